@@ -1,0 +1,1 @@
+//! zoo.cfg, as written and as meant.

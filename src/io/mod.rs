@@ -1,0 +1,1 @@
+//! The thin face to glommio and io_uring.

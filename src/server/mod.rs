@@ -1,0 +1,1 @@
+//! The server: executors, cores and what runs on them.

@@ -1,0 +1,1 @@
+//! Snapshots: the tree at one version, on disk.

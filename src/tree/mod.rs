@@ -1,0 +1,1 @@
+//! The multi-version znode tree: one writer, many readers.
