@@ -1,0 +1,1 @@
+//! Bytes to values and back: the client protocol, transactions, the quorum packets.
