@@ -152,7 +152,7 @@ fn has_word(line: &str, word: &str) -> bool {
     line.match_indices(word).any(|(at, _)| {
         let before = line[..at].chars().next_back().is_some_and(of_name);
         let after = line[at + word.len()..].chars().next().is_some_and(of_name);
-        !(before && word.starts_with(of_name)) && !after
+        !(after || before && word.starts_with(of_name))
     })
 }
 
