@@ -4,6 +4,7 @@ SERVER_COMMAND says which (default: the release build of this tree). `apache` be
 too, so that every test here can first be held against Apache's own server.
 """
 
+import glob
 import os
 import pathlib
 import shlex
@@ -31,6 +32,16 @@ def command():
     """The server's command as a list, without its argument."""
     default = f"{TREE}/target/release/ringkeeper server"
     return shlex.split(os.environ.get("SERVER_COMMAND", default))
+
+
+def java_classpath():
+    """Debian's ZooKeeper client, with what its command line needs."""
+    jars = "/usr/share/java/"
+    names = ["zookeeper", "zookeeper-jute", "commons-cli", "slf4j-nop", "slf4j-api"]
+    names += ["netty-codec", "netty-resolver", "netty-transport-native-unix-common", "netty-all"]
+    names += ["netty-buffer", "netty-common", "netty-handler", "netty-transport", "snappy-java"]
+    found = [path for name in names for path in glob.glob(f"{jars}{name}.jar")]
+    return os.pathsep.join(found)
 
 
 def free_port():

@@ -10,7 +10,6 @@ at that version, and review the difference.
 
 import argparse
 import difflib
-import glob
 import os
 import pathlib
 import re
@@ -41,20 +40,10 @@ def probe_lines():
         return probe.facts(server.port)
 
 
-def java_classpath():
-    """Debian's client with its command line."""
-    jars = "/usr/share/java/"
-    names = ["zookeeper", "zookeeper-jute", "commons-cli", "slf4j-nop", "slf4j-api"]
-    names += ["netty-codec", "netty-resolver", "netty-transport-native-unix-common", "netty-all"]
-    names += ["netty-buffer", "netty-common", "netty-handler", "netty-transport", "snappy-java"]
-    found = [path for name in names for path in glob.glob(f"{jars}{name}.jar")]
-    return os.pathsep.join(found)
-
-
 def shell_lines():
     """The session's output, with the events, which come from another thread, behind the rest."""
     commands = (HERE / "shell.txt").read_text()
-    shell = ["java", "-cp", java_classpath(), "-Dzookeeper.cli.tolerateNonExistentPath=true"]
+    shell = ["java", "-cp", servers.java_classpath()]
     with servers.Server() as server:
         shell += ["org.apache.zookeeper.ZooKeeperMain", "-server", server.address]
         run = subprocess.run(
