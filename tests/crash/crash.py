@@ -299,7 +299,7 @@ def main():
     flags = flags.parse_args()
     chooser = random.Random(flags.seed)
     # Small numbers make snapshots and log rolls happen many times.
-    server = servers.Server(settings=["snapCount=2000", "preAllocSize=4096", *flags.setting])
+    server = servers.Server(settings=["snapCount=2000", "preAllocSize=16384", *flags.setting])
     clients = [Client(index, 0) for index in range(flags.clients)]
     starts, writes = [], 0
     for number in range(flags.rounds):
