@@ -132,7 +132,10 @@ impl Builder {
     ) -> Result<Writer, BuildError> {
         let sums = self.add_up(parts)?;
         self.derive_children()?;
-        self.complete(sums, last_zxid, expected)
+        let mut writer = self.complete(sums, last_zxid, expected)?;
+        // Statistics of a fuzzy snapshot are of no moment in particular (`DataTree.setupQuota`).
+        writer.recount_quotas();
+        Ok(writer)
     }
 
     fn add_up(&mut self, parts: impl IntoIterator<Item = Sums>) -> Result<Sums, BuildError> {

@@ -168,6 +168,11 @@ impl QuotaPaths {
         };
     }
 
+    /// Every path with a quota, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|prefix| &**prefix)
+    }
+
     /// The longest path with a quota that is `path` or above it.
     pub fn longest_above<'p>(&self, path: &'p str) -> Option<&'p str> {
         if self.0.is_empty() {
