@@ -29,3 +29,5 @@ pub mod config;
 pub mod io;
 
 pub mod server;
+
+pub mod check;
