@@ -31,3 +31,5 @@ pub mod io;
 pub mod server;
 
 pub mod check;
+
+pub mod cli;
