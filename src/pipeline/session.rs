@@ -222,7 +222,8 @@ impl Sessions {
     /// Undoes what was prepared after `zxid`. Sessions that thereby come back have their whole
     /// timeout before them.
     pub fn pop_above(&mut self, zxid: Zxid, now: Time) {
-        while let Some((_, undo)) = self.undo.pop_back_if(|(prepared, _)| *prepared > zxid) {
+        while self.undo.back().is_some_and(|(prepared, _)| *prepared > zxid) {
+            let (_, undo) = self.undo.pop_back().expect("there is a last one");
             match undo {
                 Undo::Created(id) => {
                     let created = self.by_id.remove(&id);

@@ -190,6 +190,7 @@ fn a_poll_is_wanted_every_tick_so_that_no_quiet_time_looks_like_a_jump() {
     let mut sessions = sessions();
     assert_eq!(sessions.poll_timeout(), None);
     sessions.create(9, 40_000, None, zxid(1), at_ms(100));
+    assert!(sessions.poll_expired(at_ms(100)).is_empty());
     let mut expired = Vec::new();
     while expired.is_empty() {
         let due = sessions.poll_timeout().expect("there is a session");
