@@ -1,1 +1,3 @@
 //! From a request to a transaction to a reply.
+
+pub mod session;

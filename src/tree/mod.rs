@@ -1,1 +1,3 @@
 //! The multi-version znode tree: one writer, many readers.
+
+pub mod watch;
