@@ -481,6 +481,33 @@ fn keys_without_effect_are_accepted_with_a_note() {
     );
 }
 
+#[test]
+fn a_slip_in_one_of_our_own_keys_is_refused() {
+    let list = "expected a ringkeeper key that docs/configuration.md lists, found";
+    check("ringkeeper.core=2", notes, &format!("zoo.cfg:3: ringkeeper.core: {list} \"2\""));
+    let expected = format!("command line: ringkeeper.pins: {list} \"\"");
+    check_with(flags(&["ringkeeper.pins"]), "", notes, &expected);
+}
+
+/// Every key that is read, and every one that has a sentence, stands in the manual.
+#[test]
+fn the_manual_lists_every_key() {
+    let manual = include_str!("../../docs/configuration.md");
+    let sources = [include_str!("read.rs"), include_str!("ensemble.rs")];
+    let mut keys: Vec<&str> = properties::ZOO_KEYS.to_vec();
+    for table in [accepted::ZOO, accepted::SYSTEM, accepted::BARE] {
+        keys.extend(table.iter().map(|(start, _)| start));
+    }
+    for start in ["Key::Zoo(\"", "Key::Zk(\"", "Key::Bare(\""] {
+        let ends = sources.iter().flat_map(|source| source.split(start).skip(1));
+        keys.extend(ends.map(|rest| rest.split('"').next().unwrap()));
+    }
+    assert!(keys.len() > 150, "only {} keys were found", keys.len());
+    for key in keys {
+        assert!(manual.contains(&format!("`{key}")), "{key} is not in the manual");
+    }
+}
+
 /// A data directory with a `myid` of `id`.
 fn directory_of_server(id: &str) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
