@@ -1,6 +1,6 @@
 //! What Apache's other keys mean here: a sentence for each, logged where one is set.
 
-use super::error::Origin;
+use super::error::{ConfigError, Origin};
 use super::properties::Properties;
 
 const THREADS: &str = "no effect: the cores are those of ringkeeper.cores";
@@ -16,7 +16,7 @@ const PEERS: &str = "no effect on a server on its own";
 const MESSAGES: &str = "no effect: messages are not recorded";
 
 /// What a zoo.cfg key that Apache parses itself means here, by its beginning.
-const ZOO: &[(&str, &str)] = &[
+pub(super) const ZOO: &[(&str, &str)] = &[
     ("jvm.pause.", MONITOR),
     ("metricsProvider.", "no effect: the exporter has no threads and no JVM of its own"),
     ("quorum.auth.", SASL),
@@ -24,7 +24,7 @@ const ZOO: &[(&str, &str)] = &[
 ];
 
 /// What a property `zookeeper.K` means here, by the beginning of K. The first that fits holds.
-const SYSTEM: &[(&str, &str)] = &[
+pub(super) const SYSTEM: &[(&str, &str)] = &[
     ("IPAuthenticationProvider.usexforwardedfor", "no effect: only the peer's address counts"),
     ("SASLAuthenticationProvider.", SASL),
     ("X509AuthenticationProvider.", TLS),
@@ -80,7 +80,7 @@ const SYSTEM: &[(&str, &str)] = &[
 ];
 
 /// Properties without Apache's prefix that mean something to its server, by their beginning.
-const BARE: &[(&str, &str)] = &[
+pub(super) const BARE: &[(&str, &str)] = &[
     ("com.sun.management.", "no effect: there is no JMX"),
     ("follower.nodelay", PEERS),
     ("java.security.auth.login.config", SASL),
@@ -92,8 +92,9 @@ fn meaning(table: &[(&str, &'static str)], key: &str) -> Option<&'static str> {
     table.iter().find(|(start, _)| key.starts_with(start)).map(|&(_, meaning)| meaning)
 }
 
-/// Adds a note for each setting that nobody has read.
-pub(super) fn note_the_rest(properties: &mut Properties) {
+/// Adds a note for each setting that nobody has read. Of the server's own keys none is without
+/// effect, so there it is a slip of the pen and an error.
+pub(super) fn note_the_rest(properties: &mut Properties) -> Result<(), ConfigError> {
     let mut notes = Vec::new();
     for (key, written) in &properties.zoo {
         if properties.read.contains(key) {
@@ -107,6 +108,10 @@ pub(super) fn note_the_rest(properties: &mut Properties) {
             continue;
         }
         let origin = &written.origin;
+        if full.starts_with("ringkeeper.") {
+            let expected = "a ringkeeper key that docs/configuration.md lists";
+            return Err(ConfigError::value(origin, full, expected, &written.value));
+        }
         let short = full.strip_prefix("zookeeper.");
         let in_file = matches!(origin, Origin::File { .. });
         let shown = short.filter(|_| in_file).unwrap_or(full);
@@ -118,4 +123,5 @@ pub(super) fn note_the_rest(properties: &mut Properties) {
         });
     }
     properties.notes.extend(notes);
+    Ok(())
 }

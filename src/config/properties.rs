@@ -59,7 +59,7 @@ pub(super) struct Properties {
 }
 
 /// The keys of zoo.cfg that do not become system properties.
-const ZOO_KEYS: &[&str] = &[
+pub(super) const ZOO_KEYS: &[&str] = &[
     "autopurge.purgeInterval",
     "autopurge.snapRetainCount",
     "clientPort",

@@ -80,7 +80,7 @@ pub(super) fn config(mut properties: Properties) -> Result<Config, ConfigError> 
         limits,
         features,
     };
-    accepted::note_the_rest(p);
+    accepted::note_the_rest(p)?;
     config.notes = std::mem::take(&mut p.notes);
     Ok(config)
 }

@@ -439,6 +439,8 @@ fn secrets_are_shown_nowhere() {
     assert!(!shown.contains("hunter2"), "{shown}");
     assert!(shown.contains("/p"), "a path is no secret");
     assert!(config.written.contains("superDigest=(redacted)"), "{}", config.written);
+    let error = ConfigError::value(&Origin::Default, "ssl.keyStore.password", "a", "hunter2");
+    assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
     let wrong = b"dataDir=/d\nsuperDigest=hunter2\\u00";
     let error = Config::parse(&sources, Path::new("zoo.cfg"), wrong).unwrap_err();
     assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
@@ -479,6 +481,33 @@ fn keys_without_effect_are_accepted_with_a_note() {
         notes,
         "command line: com.sun.management.jmxremote: no effect: there is no JMX",
     );
+}
+
+#[test]
+fn a_slip_in_one_of_our_own_keys_is_refused() {
+    let list = "expected a ringkeeper key that docs/configuration.md lists, found";
+    check("ringkeeper.core=2", notes, &format!("zoo.cfg:3: ringkeeper.core: {list} \"2\""));
+    let expected = format!("command line: ringkeeper.pins: {list} \"\"");
+    check_with(flags(&["ringkeeper.pins"]), "", notes, &expected);
+}
+
+/// Every key that is read, and every one that has a sentence, stands in the manual.
+#[test]
+fn the_manual_lists_every_key() {
+    let manual = include_str!("../../docs/configuration.md");
+    let sources = [include_str!("read.rs"), include_str!("ensemble.rs")];
+    let mut keys: Vec<&str> = properties::ZOO_KEYS.to_vec();
+    for table in [accepted::ZOO, accepted::SYSTEM, accepted::BARE] {
+        keys.extend(table.iter().map(|(start, _)| start));
+    }
+    for start in ["Key::Zoo(\"", "Key::Zk(\"", "Key::Bare(\""] {
+        let ends = sources.iter().flat_map(|source| source.split(start).skip(1));
+        keys.extend(ends.map(|rest| rest.split('"').next().unwrap()));
+    }
+    assert!(keys.len() > 150, "only {} keys were found", keys.len());
+    for key in keys {
+        assert!(manual.contains(&format!("`{key}")), "{key} is not in the manual");
+    }
 }
 
 /// A data directory with a `myid` of `id`.
@@ -706,30 +735,13 @@ fn a_file_that_cannot_be_read_is_named() {
 }
 
 /// Every key with a type of its own, for the property tests to give values to.
-const TYPED: &[&str] = &[
-    "tickTime",
-    "minSessionTimeout",
-    "clientPort",
-    "clientPortListenBacklog",
-    "snapCount",
-    "server.1",
-    "server.2",
-    "group.1",
-    "weight.1",
-    "jute.maxbuffer",
-    "maxCnxns",
-    "initLimit",
-    "snapSizeLimitInKb",
-    "znode.container.maxNeverUsedIntervalMs",
-    "snapshotSizeFactor",
-    "largeRequestThreshold",
-    "preAllocSize",
-    "ringkeeper.cores",
-    "autopurge.purgeInterval",
-    "autopurge.snapRetainCount",
-    "observerMasterPort",
-    "4lw.commands.whitelist",
-];
+const TYPED: &str = "
+    tickTime minSessionTimeout clientPort clientPortListenBacklog snapCount server.1
+    server.2 group.1 weight.1 jute.maxbuffer maxCnxns initLimit snapSizeLimitInKb
+    znode.container.maxNeverUsedIntervalMs snapshotSizeFactor largeRequestThreshold
+    preAllocSize ringkeeper.cores autopurge.purgeInterval autopurge.snapRetainCount
+    observerMasterPort 4lw.commands.whitelist
+";
 
 proptest! {
     #[test]
@@ -747,7 +759,7 @@ proptest! {
 
     #[test]
     fn any_value_of_a_typed_key_is_taken_or_refused(
-        key in proptest::sample::select(TYPED),
+        key in proptest::sample::select(TYPED.split_whitespace().collect::<Vec<_>>()),
         value in "(-?[0-9]{0,20}|[0-9a-z:;|.\\[\\]]{0,24}|[+#0x-]{0,3}[0-9a-f]{0,17})",
     ) {
         let text = format!("dataDir=/no/such/dir\nclientPort=2181\n{key}={value}");
