@@ -10,6 +10,10 @@ use crate::check::{self, DiskProbe, Verdict};
 use crate::config::Config;
 use crate::config::error::ConfigError;
 use crate::config::properties::Sources;
+use crate::log::LogError;
+use crate::server::ServerError;
+use crate::server::core::CoreFault;
+use crate::server::recover::RecoverError;
 
 /// How a run ended; the number is the process's exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +71,44 @@ pub fn load(args: ConfigArgs) -> Result<Config, ConfigError> {
 pub fn refuse_configuration(error: &ConfigError) -> Exit {
     complain(&error.to_string());
     Exit::Configuration
+}
+
+/// `ringkeeper server`: serves until told to stop.
+pub fn server(args: ConfigArgs) -> Exit {
+    let config = match load(args) {
+        Ok(config) => config,
+        Err(error) => return refuse_configuration(&error),
+    };
+    if let Some(count) = check::raise_open_files() {
+        tracing::debug!("{count} files may be open");
+    }
+    match crate::server::run(config) {
+        Ok(()) => Exit::Ok,
+        Err(error) => {
+            complain(&error.to_string());
+            exit_of(&error)
+        }
+    }
+}
+
+/// The exit code that tells what stopped a server.
+fn exit_of(error: &ServerError) -> Exit {
+    match error {
+        ServerError::Ensemble(_) => Exit::Configuration,
+        ServerError::Recover(RecoverError::Log(error)) => exit_of_log(error),
+        ServerError::Recover(_) => Exit::Data,
+        ServerError::Probe(_) => Exit::Disk,
+        ServerError::Core(CoreFault::Log(_)) => Exit::Disk,
+        ServerError::Listen(..) | ServerError::Executor(_) | ServerError::Random(_) => Exit::Host,
+        ServerError::Signals(_) | ServerError::Core(CoreFault::Ring(_)) => Exit::Fault,
+    }
+}
+
+fn exit_of_log(error: &LogError) -> Exit {
+    match error {
+        LogError::Io { .. } | LogError::Full { .. } => Exit::Disk,
+        _ => Exit::Data,
+    }
 }
 
 /// `ringkeeper check`: prints what the configuration means and whether this host can run it.

@@ -37,6 +37,8 @@ Environment:
 
 #[derive(Subcommand)]
 enum Command {
+    /// Serve until told to stop by SIGTERM or SIGINT.
+    Server(Configuration),
     /// Say whether this host can run a configuration, and what to change.
     Check(Configuration),
 }
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
     trace_to_stderr();
     let exit = match command {
+        Command::Server(configuration) => cli::server(configuration.into()),
         Command::Check(configuration) => cli::check(configuration.into(), None),
     };
     exit.into()

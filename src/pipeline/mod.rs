@@ -32,7 +32,7 @@ mod tests;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::pipeline::auth::Schemes;
+use crate::pipeline::auth::AuthConfig;
 use crate::pipeline::reaper::Reaper;
 use crate::pipeline::session::Sessions;
 use crate::time::{Time, WallMs};
@@ -61,7 +61,7 @@ pub struct Settings {
     pub session_timeout_ms_min: i32,
     pub session_timeout_ms_max: i32,
     /// The ways to authenticate.
-    pub schemes: Schemes,
+    pub auth: AuthConfig,
     /// How often containers and TTL nodes are looked through, in milliseconds.
     pub container_check_interval_ms: u64,
     /// The most of them that are deleted in a minute.
@@ -128,6 +128,8 @@ pub enum Then {
 #[derive(Clone, Copy, Debug)]
 pub struct Reply {
     pub connection: u64,
+    /// The request's xid.
+    pub xid: i32,
     /// The version at which it was true: everything up to here is told before it.
     pub zxid: Zxid,
     /// Its end in the outbox's bytes; it begins where the one before it ends.
@@ -224,6 +226,8 @@ impl Pipeline {
         client_cores: usize,
         now: Time,
     ) -> Pipeline {
+        let mut writer = writer;
+        writer.set_watched(true);
         let prepared = writer.last_zxid();
         Pipeline {
             reaper: Reaper::new(&settings, now),
@@ -311,9 +315,9 @@ impl Pipeline {
     }
 
     /// Gives up records that no reader at or after `oldest_reader` and no snapshot at one of
-    /// `snapshots` needs.
-    pub fn reclaim(&mut self, oldest_reader: Zxid, snapshots: &[Zxid]) {
-        self.writer.reclaim(oldest_reader.min(self.durable), snapshots);
+    /// `snapshots` needs. Its work is bounded: whether there is more.
+    pub fn reclaim(&mut self, oldest_reader: Zxid, snapshots: &[Zxid]) -> bool {
+        self.writer.reclaim(oldest_reader.min(self.durable), snapshots)
     }
 
     /// When [`Pipeline::handle_timeout`] is due next.
@@ -325,10 +329,13 @@ impl Pipeline {
     /// Ends sessions that were not heard of for too long, and deletes containers and TTL nodes
     /// that have had their time.
     pub fn handle_timeout(&mut self, now: Time, wall: WallMs) {
+        self.writer.set_now(now);
         if self.room != Room::Full {
             for session in self.sessions.poll_expired(now) {
                 self.stats.sessions_expired += 1;
-                self.end_session(session, 0, None, wall);
+                if !self.end_session(session, 0, None, wall) {
+                    self.sessions.handle_close_refused(session, now);
+                }
             }
         }
         if self.room == Room::Plenty && self.reaper.due() <= now {

@@ -7,10 +7,9 @@
 use std::borrow::Cow;
 
 use crate::pipeline::Settings;
-use crate::pipeline::auth;
 use crate::tree::acl::AclId;
+use crate::tree::view::Node;
 use crate::tree::writer::Writer;
-use crate::tree::{Node, View};
 use crate::wire::acl::{EncodedAcl, Id, Perms};
 use crate::wire::error::ErrorCode;
 use crate::wire::opcode::OpCode;
@@ -30,7 +29,7 @@ pub struct Asker<'a> {
 
 /// A create that may happen: with its final path, the list as it will stand, and its kind.
 pub struct CheckedCreate<'a> {
-    path: Cow<'a, str>,
+    pub(super) path: Cow<'a, str>,
     data: Option<&'a [u8]>,
     acl: EncodedAcl<'a>,
     parent_cversion: i32,
@@ -61,17 +60,13 @@ pub struct Checks<'w> {
 }
 
 impl<'w> Checks<'w> {
-    fn view(&self) -> View<'_> {
-        self.writer.head()
-    }
-
     /// Whether the asker has one of the permissions `wanted` under the list `acl`.
     fn check_acl(&self, acl: AclId, wanted: Perms) -> Result<()> {
         if acl == AclId::OPEN || self.settings.skip_acl {
             return Ok(());
         }
-        let list = self.writer.tree().acl(acl);
-        match auth::check_acl(&list, wanted, self.asker.ids) {
+        let list = self.writer.tree().acls().list(acl);
+        match self.settings.auth.check_acl(&list.entries, wanted, self.asker.ids) {
             true => Ok(()),
             false => Err(ErrorCode::NoAuth),
         }
@@ -89,17 +84,16 @@ impl<'w> Checks<'w> {
         let parent_path = create.path.rsplit_once('/').map_or("", |(parent, _)| parent);
         let parent_path = if parent_path.is_empty() { "/" } else { parent_path };
         let acl = self.fixup_acl(create.acl.clone())?;
-        let view = self.view();
-        let parent = view.node(parent_path).ok_or(ErrorCode::NoNode)?;
+        let parent = self.writer.node(parent_path).ok_or(ErrorCode::NoNode)?;
         self.check_acl(parent.acl(), Perms::CREATE)?;
         let path = match mode.is_sequential() {
             false => Cow::Borrowed(create.path),
-            true => Cow::Owned(format!("{}{:010}", create.path, parent.cversion())),
+            true => Cow::Owned(format!("{}{:010}", create.path, parent.meta().cversion)),
         };
         if !path::is_valid(&path) {
             return Err(ErrorCode::BadArguments);
         }
-        if view.node(&path).is_some() {
+        if self.writer.node(&path).is_some() {
             return Err(ErrorCode::NodeExists);
         }
         if let Lifetime::Ephemeral(_) = self.lifetime_of(&parent) {
@@ -117,7 +111,7 @@ impl<'w> Checks<'w> {
                 with_stat: op == OpCode::Create2,
             },
         };
-        let parent_cversion = parent.cversion().wrapping_add(1);
+        let parent_cversion = parent.meta().cversion.wrapping_add(1);
         Ok(CheckedCreate { path, data: create.data, acl, parent_cversion, kind })
     }
 
@@ -145,26 +139,25 @@ impl<'w> Checks<'w> {
 
     /// The list as it will stand: without duplicates, `auth` expanded, every identity valid.
     fn fixup_acl<'a>(&self, acl: EncodedAcl<'a>) -> Result<EncodedAcl<'a>> {
-        match acl.is_open() {
-            true => Ok(acl),
-            false => auth::fixup_acl(&acl.to_list(), self.asker.ids, &self.settings.schemes),
-        }
+        self.settings.auth.fixup(acl, self.asker.ids)
     }
 
     fn check_quota(&self, path: &str, bytes: i64, count: i64) -> Result<()> {
-        match self.settings.enforce_quota {
-            true => self.writer.check_quota(path, bytes, count).or(Err(ErrorCode::QuotaExceeded)),
+        if !self.settings.enforce_quota {
+            return Ok(());
+        }
+        match self.writer.check_quota(path, bytes, count).iter().any(|excess| excess.hard) {
+            true => Err(ErrorCode::QuotaExceeded),
             false => Ok(()),
         }
     }
 
     /// A client's delete.
     pub fn delete(&self, path: &str, version: i32) -> Result<()> {
-        let view = self.view();
-        let parent = view.node(self.parent_of_deletable(path)?).ok_or(ErrorCode::NoNode)?;
+        let parent = self.writer.node(self.parent_of_deletable(path)?).ok_or(ErrorCode::NoNode)?;
         self.check_acl(parent.acl(), Perms::DELETE)?;
-        let node = view.node(path).ok_or(ErrorCode::NoNode)?;
-        check_version(node.version(), version)?;
+        let node = self.writer.node(path).ok_or(ErrorCode::NoNode)?;
+        check_version(node.meta().version, version)?;
         match node.child_count() {
             0 => Ok(()),
             _ => Err(ErrorCode::NotEmpty),
@@ -173,16 +166,15 @@ impl<'w> Checks<'w> {
 
     /// The reaper's delete of a container or TTL node.
     pub fn delete_container(&self, path: &str) -> Result<()> {
-        let view = self.view();
         let parent = self.parent_of_deletable(path)?;
-        let node = view.node(path).ok_or(ErrorCode::NoNode)?;
+        let node = self.writer.node(path).ok_or(ErrorCode::NoNode)?;
         if node.child_count() > 0 {
             return Err(ErrorCode::NotEmpty);
         }
         if let Lifetime::Ephemeral(_) = self.lifetime_of(&node) {
             return Err(ErrorCode::BadVersion);
         }
-        view.node(parent).map(|_| ()).ok_or(ErrorCode::NoNode)
+        self.writer.node(parent).map(|_| ()).ok_or(ErrorCode::NoNode)
     }
 
     fn parent_of_deletable<'p>(&self, path: &'p str) -> Result<&'p str> {
@@ -194,12 +186,11 @@ impl<'w> Checks<'w> {
 
     /// A set of data: the node's version from here on.
     pub fn set_data(&self, path: &str, data: Option<&[u8]>, version: i32) -> Result<i32> {
-        let view = self.view();
-        let node = self.valid_node(&view, path)?;
+        let node = self.valid_node(path)?;
         self.check_acl(node.acl(), Perms::WRITE)?;
         let size = |data: Option<&[u8]>| data.map_or(0, <[u8]>::len) as i64;
         self.check_quota(path, size(data) - size(node.data()), 0)?;
-        check_version(node.version(), version)
+        check_version(node.meta().version, version)
     }
 
     /// A set of the ACL: the list as it will stand, and the node's aversion from here on.
@@ -213,23 +204,21 @@ impl<'w> Checks<'w> {
             return Err(ErrorCode::BadArguments);
         }
         let acl = self.fixup_acl(acl)?;
-        let view = self.view();
-        let node = self.valid_node(&view, path)?;
+        let node = self.valid_node(path)?;
         self.check_acl(node.acl(), Perms::ADMIN)?;
-        Ok((acl, check_version(node.aversion(), version)?))
+        Ok((acl, check_version(node.meta().aversion, version)?))
     }
 
     /// A multi's condition: the version that its transaction carries.
     pub fn check(&self, path: &str, version: i32) -> Result<i32> {
-        let view = self.view();
-        let node = self.valid_node(&view, path)?;
+        let node = self.valid_node(path)?;
         self.check_acl(node.acl(), Perms::READ)?;
-        check_version(node.version(), version)
+        check_version(node.meta().version, version)
     }
 
-    fn valid_node<'v>(&self, view: &'v View<'_>, path: &str) -> Result<Node<'v>> {
+    fn valid_node(&self, path: &str) -> Result<Node<'static>> {
         match path::is_valid(path) {
-            true => view.node(path).ok_or(ErrorCode::NoNode),
+            true => self.writer.node(path).ok_or(ErrorCode::NoNode),
             false => Err(ErrorCode::BadArguments),
         }
     }

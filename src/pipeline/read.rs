@@ -3,13 +3,14 @@
 //! Source: `FinalRequestProcessor.java`. A read does not check its path: a path that is not valid
 //! names no node.
 
-use crate::pipeline::auth;
+use crate::pipeline::auth::{self, AuthConfig};
 use crate::tree::acl::AclId;
-use crate::tree::watch::{Catchup, WatchKind, WatchTable, Watcher};
-use crate::tree::{Node, Tree, View};
+use crate::tree::Tree;
+use crate::tree::view::{Node, View};
+use crate::tree::watch::{CatchUp, CatchUpList, WatchKind, Watcher, Watches, catch_up};
 use crate::wire::acl::{EncodedAcl, Id, Perms};
 use crate::wire::error::ErrorCode;
-use crate::wire::request::{AddWatchMode, ReadOp, Request, SetWatches};
+use crate::wire::request::{ReadOp, Request, SetWatches};
 use crate::wire::response::{self, EventKind, OpResult};
 
 type Result<T> = std::result::Result<T, ErrorCode>;
@@ -18,10 +19,11 @@ type Result<T> = std::result::Result<T, ErrorCode>;
 pub struct Reads<'a> {
     pub tree: &'a Tree,
     pub view: &'a View<'a>,
-    pub watches: &'a mut WatchTable,
+    pub watches: &'a mut Watches,
     pub watcher: Watcher,
     pub session: i64,
     pub ids: &'a [Id],
+    pub auth: &'a AuthConfig,
     pub skip_acl: bool,
 }
 
@@ -39,23 +41,19 @@ impl Reads<'_> {
             }
             Request::Exists { path, watch } => self.exists(path, watch, body)?,
             Request::GetChildren { path, watch } => {
-                response::put_strings(body, self.readable(path)?.children());
+                response::put_strings(body, self.readable(path)?.children().iter());
                 self.watch_if(watch, path, WatchKind::Child);
             }
             Request::GetChildren2 { path, watch } => {
                 let node = self.readable(path)?;
-                response::put_children_and_stat(body, node.children(), &node.stat());
+                response::put_children_and_stat(body, node.children().iter(), &node.stat());
                 self.watch_if(watch, path, WatchKind::Child);
             }
             Request::GetAcl { path } => self.get_acl(path, body)?,
             Request::Sync { path } => response::put_path(body, path),
             Request::MultiRead(ref ops) => self.multi_read(ops, body),
             Request::AddWatch { path, mode } => {
-                let kind = match mode {
-                    AddWatchMode::Persistent => WatchKind::Persistent,
-                    AddWatchMode::PersistentRecursive => WatchKind::PersistentRecursive,
-                };
-                self.watches.add(path, self.watcher, kind);
+                self.watches.add(path, self.watcher, WatchKind::from(mode));
                 response::put_watch_added(body);
             }
             Request::CheckWatches { path, kind } => {
@@ -70,10 +68,11 @@ impl Reads<'_> {
                     false => return Err(ErrorCode::NoWatcher),
                 }
             }
-            Request::WhoAmI => response::put_identities(body, auth::whoami(self.ids)),
+            Request::WhoAmI => response::put_identities(body, auth::identities(self.ids)),
             Request::GetAllChildrenNumber { path } => {
                 self.readable(path)?;
-                response::put_count(body, self.view.all_children_count(path));
+                let count = self.view.all_children_count(path).unwrap_or(0);
+                response::put_count(body, i32::try_from(count).unwrap_or(i32::MAX));
             }
             Request::GetEphemerals { prefix } => self.get_ephemerals(prefix, body),
             Request::Ping => {}
@@ -90,10 +89,16 @@ impl Reads<'_> {
     }
 
     fn check_acl(&self, acl: AclId, wanted: Perms) -> Result<()> {
-        match may(self.tree, acl, wanted, self.ids, self.skip_acl) {
+        match self.may(acl, wanted) {
             true => Ok(()),
             false => Err(ErrorCode::NoAuth),
         }
+    }
+
+    fn may(&self, acl: AclId, wanted: Perms) -> bool {
+        acl == AclId::OPEN
+            || self.skip_acl
+            || self.auth.check_acl(&self.tree.acls().list(acl).entries, wanted, self.ids)
     }
 
     fn watch_if(&mut self, watch: bool, path: &str, kind: WatchKind) {
@@ -127,12 +132,13 @@ impl Reads<'_> {
             return Ok(());
         }
         self.check_acl(node.acl(), Perms(Perms::READ.0 | Perms::ADMIN.0))?;
-        let list = self.tree.acl(node.acl());
-        let shown = match self.check_acl(node.acl(), Perms::ADMIN) {
-            Ok(()) => EncodedAcl::from_list(&list),
-            Err(_) => EncodedAcl::from_list(&auth::mask_digest(&list)),
-        };
-        response::put_acl(body, &shown, &node.stat());
+        let list = self.tree.acls().list(node.acl());
+        match self.check_acl(node.acl(), Perms::ADMIN) {
+            Ok(()) => response::put_acl(body, &list.encoded, &node.stat()),
+            Err(_) => {
+                response::put_acl(body, &auth::mask_digests(&list.entries), &node.stat());
+            }
+        }
         Ok(())
     }
 
@@ -146,10 +152,10 @@ impl Reads<'_> {
                 }),
                 ReadOp::GetChildren { path } => self
                     .readable(path)
-                    .map(|node| response::put_children_result(body, node.children())),
+                    .map(|node| response::put_children_result(body, node.children().iter())),
             };
             if let Err(error) = outcome {
-                response::put_op_result(body, &OpResult::Error(error));
+                response::put_op_result(body, &OpResult::Error(error.raw()));
             }
         }
         response::put_multi_end(body);
@@ -165,17 +171,17 @@ impl Reads<'_> {
     /// Sets the watches of a client that has moved here, and appends to `events` what it missed
     /// since the transaction that it names.
     pub fn set_watches(&mut self, set: &SetWatches<'_>, events: &mut Vec<u8>) {
-        let lists: [(&[&str], WatchKind, Catchup); 3] = [
-            (&set.data, WatchKind::Data, Catchup::Data),
-            (&set.exist, WatchKind::Data, Catchup::Exist),
-            (&set.child, WatchKind::Child, Catchup::Child),
+        let lists: [(&[&str], CatchUpList); 3] = [
+            (&set.data, CatchUpList::Data),
+            (&set.exist, CatchUpList::Exist),
+            (&set.child, CatchUpList::Child),
         ];
-        for (paths, kind, catchup) in lists {
+        for (paths, list) in lists {
             for &path in paths {
                 let stat = self.view.node(path).map(|node| node.stat());
-                match catchup.missed(stat.as_ref(), set.relative_zxid) {
-                    Some(event) => self.tell(event, path, events),
-                    None => self.watches.add(path, self.watcher, kind),
+                match catch_up(list, stat.as_ref(), set.relative_zxid) {
+                    CatchUp::Fire(event) => self.tell(event, path, events),
+                    CatchUp::Register(kind) => self.watches.add(path, self.watcher, kind),
                 }
             }
         }
@@ -190,13 +196,13 @@ impl Reads<'_> {
     /// Appends a missed event, unless the reader may not read the node that it tells of.
     fn tell(&self, event: EventKind, path: &str, events: &mut Vec<u8>) {
         let acl = self.view.node(path).map_or(AclId::OPEN, |node| node.acl());
-        if may(self.tree, acl, Perms::READ, self.ids, self.skip_acl) {
+        if self.may(acl, Perms::READ) {
             response::put_event(events, event, response::ZXID_REPLAYED, path);
         }
     }
 }
 
-/// Whether somebody who has shown `ids` has one of the permissions `wanted` under the list `acl`.
-pub fn may(tree: &Tree, acl: AclId, wanted: Perms, ids: &[Id], skip_acl: bool) -> bool {
-    acl == AclId::OPEN || skip_acl || auth::check_acl(&tree.acl(acl), wanted, ids)
+/// Whether somebody who has shown `ids` may read what the list `acl` guards.
+pub fn may_read(tree: &Tree, acl: AclId, ids: &[Id], auth: &AuthConfig) -> bool {
+    acl == AclId::OPEN || auth.check_acl(&tree.acls().list(acl).entries, Perms::READ, ids)
 }

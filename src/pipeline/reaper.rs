@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::pipeline::Settings;
 use crate::time::Time;
 use crate::tree::writer::Writer;
+use crate::wire::stat::Lifetime;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -44,6 +45,28 @@ impl Reaper {
             0 => None,
             ms => Some(Duration::from_millis(ms)),
         };
-        writer.expired_nodes(now, never_used).take(count_max).map(str::to_owned).collect()
+        let reapable = writer.reapable();
+        let containers = reapable.containers().filter(|&(path, since)| {
+            let Some(node) = writer.node(path) else {
+                return false;
+            };
+            let is_used = node.meta().cversion > 0;
+            node.child_count() == 0
+                && (is_used || never_used.is_some_and(|never_used| now.since(since) > never_used))
+        });
+        let ttl_nodes = reapable.ttl_nodes().filter(|&(path, since)| {
+            let Some(node) = writer.node(path) else {
+                return false;
+            };
+            match Lifetime::of_owner(node.owner(), settings.extended_types) {
+                Lifetime::Ttl(ttl_ms) => {
+                    let ttl = Duration::from_millis(ttl_ms.unsigned_abs());
+                    node.child_count() == 0 && now.since(since) > ttl
+                }
+                _ => false,
+            }
+        });
+        let paths = containers.chain(ttl_nodes).map(|(path, _)| path.to_owned());
+        paths.take(count_max).collect()
     }
 }

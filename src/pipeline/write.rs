@@ -3,7 +3,7 @@
 use crate::pipeline::prepare::{Asker, Checks};
 use crate::pipeline::session::Owner;
 use crate::pipeline::{
-    Client, Connect, Notice, Pipeline, Reply, Room, Settings, Then, Write, session,
+    Client, Connect, Notice, Outbox, Pipeline, Reply, Room, Settings, Then, Write, session,
 };
 use crate::time::{Time, WallMs};
 use crate::wire::error::ErrorCode;
@@ -21,7 +21,6 @@ type Result<T> = std::result::Result<T, ErrorCode>;
 struct Marks {
     txn: usize,
     body: usize,
-    events: usize,
 }
 
 impl Pipeline {
@@ -56,6 +55,7 @@ impl Pipeline {
         response.encode(&mut outbox.bytes);
         outbox.replies.push(Reply {
             connection: connect.client.connection,
+            xid: 0,
             zxid,
             end: outbox.bytes.len(),
             then: Then::Begin { session, timeout_ms },
@@ -95,15 +95,13 @@ impl Pipeline {
         self.notices.push_back(Notice::Connected { client: connect.client, frame, then });
     }
 
-    /// A connection is gone; its session lives on until it expires or is claimed again.
-    pub fn handle_disconnected(&mut self, client: Client, session: i64) {
-        self.sessions.release(session, owner(client));
-    }
-
     /// A write of a client, or its session's end.
     pub fn handle_write(&mut self, write: &Write<'_>, now: Time, wall: WallMs) {
+        self.writer.set_now(now);
         match self.sessions.check(write.session, owner(write.client)) {
-            Ok(()) => self.sessions.touch(write.session, now),
+            Ok(()) => {
+                self.sessions.touch(write.session, now);
+            }
             // The client has gone to another connection: this one ends without an answer, so that
             // it cannot take the error for its session's.
             Err(ErrorCode::SessionMoved) => {
@@ -158,8 +156,8 @@ impl Pipeline {
 
         let frame = response::begin_frame(&mut reply);
         ReplyHeader { xid: write.xid, zxid: header.zxid, error: 0 }.encode(&mut reply);
-        let marks = Marks { txn: txn.len(), body: reply.len(), events: self.events.len() };
-        self.writer.begin(header);
+        let marks = Marks { txn: txn.len(), body: reply.len() };
+        self.begin(header);
         txn::encode_header(header, write.op, &mut txn);
         let outcome = match request {
             Request::Multi(ops) => {
@@ -171,8 +169,7 @@ impl Pipeline {
         if let Err(error) = outcome {
             self.stats.errors += 1;
             self.writer.abort();
-            self.writer.begin(header);
-            self.events.truncate(marks.events);
+            self.begin(header);
             txn.truncate(marks.txn);
             txn::encode_header(header, OpCode::Error, &mut txn);
             Txn::Error { code: error.raw() }.encode_record(&mut txn);
@@ -180,13 +177,17 @@ impl Pipeline {
             ReplyHeader { xid: write.xid, zxid: header.zxid, error: error.raw() }
                 .encode(&mut reply);
         }
-        self.writer.finish();
+        self.events.extend(self.writer.finish().events);
         response::finish_frame(&mut reply, frame);
         self.txns.bytes = txn;
         self.end_txn(header.zxid);
         let outbox = &mut self.outboxes[core];
         outbox.bytes = reply;
-        push_reply(outbox, write.client, header.zxid, Then::Serve);
+        push_reply(outbox, write, header.zxid);
+    }
+
+    fn begin(&mut self, header: &TxnHeader) {
+        self.writer.begin(header).expect("each transaction is newer than the one before it");
     }
 
     /// Ends the encoded transaction with the digest of the tree after it.
@@ -245,7 +246,7 @@ impl Pipeline {
 
     fn apply_checked(&mut self, change: &Txn<'_>) {
         self.writer
-            .apply_op(change, Some(&mut self.events))
+            .apply_op(change)
             .expect("what was checked against the newest state applies to it");
     }
 
@@ -265,8 +266,7 @@ impl Pipeline {
     }
 
     fn stat_of(&self, path: &str) -> crate::wire::stat::Stat {
-        let view = self.writer.head();
-        view.node(path).expect("the node was just written").stat()
+        self.writer.node(path).expect("the node was just written").stat()
     }
 
     /// All of `ops` or none, under one zxid.
@@ -297,8 +297,7 @@ impl Pipeline {
         if let Some((failed_at, error)) = failed_at {
             self.stats.errors += 1;
             self.writer.abort();
-            self.writer.begin(header);
-            self.events.truncate(marks.events);
+            self.begin(header);
             body.truncate(marks.body);
             for index in 0..ops.len() {
                 let error = match index.cmp(&failed_at) {
@@ -306,7 +305,7 @@ impl Pipeline {
                     std::cmp::Ordering::Equal => error,
                     std::cmp::Ordering::Greater => ErrorCode::RuntimeInconsistency,
                 };
-                response::put_op_result(body, &OpResult::Error(error));
+                response::put_op_result(body, &OpResult::Error(error.raw()));
             }
         }
         response::put_multi_end(body);
@@ -344,7 +343,7 @@ impl Pipeline {
                 change.encode_in_multi(txn);
                 self.apply_checked(&change);
                 let stat = self.stat_of(path);
-                response::put_op_result(body, &OpResult::Set { stat: &stat });
+                response::put_op_result(body, &OpResult::DataSet { stat: &stat });
             }
             Op::Check { path, version } => {
                 let version = checks.check(path, *version)?;
@@ -370,8 +369,8 @@ impl Pipeline {
             return false;
         };
         let header = TxnHeader { session, cxid, zxid, time_ms: wall.0 };
-        let owned = self.writer.ephemerals(session);
-        let paths: Vec<&str> = owned.iter().map(AsRef::as_ref).collect();
+        let owned = self.writer.tree().view(Zxid::MAX).ephemerals(session);
+        let paths: Vec<&str> = owned.iter().collect();
         // A list that is missing says "all that it owns" to whoever replays it, and one that is
         // longer than a peer would take must be missing.
         let is_listed = self.settings.close_session_txn;
@@ -390,7 +389,8 @@ impl Pipeline {
             let end = outbox.bytes.len();
             let connection = holder.connection;
             let answers = asker.is_some();
-            outbox.replies.push(Reply { connection, zxid, end, then: Then::Close, answers });
+            let then = Then::Close;
+            outbox.replies.push(Reply { connection, xid: cxid, zxid, end, then, answers });
         }
         true
     }
@@ -411,9 +411,9 @@ impl Pipeline {
 
     /// Applies and encodes a transaction that no connection waits for, or that cannot fail.
     fn apply_alone(&mut self, header: &TxnHeader, change: &Txn<'_>) {
-        self.writer.begin(header);
+        self.begin(header);
         self.apply_checked(change);
-        self.writer.finish();
+        self.events.extend(self.writer.finish().events);
         txn::encode(header, change, None, &mut self.txns.bytes);
         self.end_txn(header.zxid);
     }
@@ -421,13 +421,19 @@ impl Pipeline {
     fn reply_error(&mut self, write: &Write<'_>, zxid: Zxid, error: ErrorCode) {
         let outbox = &mut self.outboxes[usize::from(write.client.core)];
         response::put_error(&mut outbox.bytes, write.xid, zxid, error);
-        push_reply(outbox, write.client, zxid, Then::Serve);
+        push_reply(outbox, write, zxid);
     }
 }
 
-fn push_reply(outbox: &mut super::Outbox, client: Client, zxid: Zxid, then: Then) {
-    let end = outbox.bytes.len();
-    outbox.replies.push(Reply { connection: client.connection, zxid, end, then, answers: true });
+fn push_reply(outbox: &mut Outbox, write: &Write<'_>, zxid: Zxid) {
+    outbox.replies.push(Reply {
+        connection: write.client.connection,
+        xid: write.xid,
+        zxid,
+        end: outbox.bytes.len(),
+        then: Then::Serve,
+        answers: true,
+    });
 }
 
 fn owner(client: Client) -> Owner {

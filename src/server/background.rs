@@ -67,8 +67,8 @@ pub fn start(
     waker: Waker,
 ) -> Result<(Background, [Core<()>; 2]), CoreError> {
     let (done, from_background) = channel();
-    let (to_segments, segment_jobs) = channel();
-    let (to_snapshots, snapshot_jobs) = channel();
+    let (to_segments, segment_jobs) = channel::<SegmentJob>();
+    let (to_snapshots, snapshot_jobs) = channel::<SnapshotJob>();
     let (segments_done, segments_waker) = (done.clone(), waker.clone());
     let segments = spawn_core("segments", None, move || async move {
         for job in segment_jobs {

@@ -16,8 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use crate::config::FourLetterWords;
 use crate::io::ring::{Completion, Ring, Token};
-use crate::pipeline::auth::{Identities, Schemes};
+use crate::pipeline::auth::AuthConfig;
 use crate::server::admission::{Admission, Refusal};
 use crate::server::connection::{Connection, Front, Pending, Phase, front};
 use crate::server::mesh::{Receiver, Sender};
@@ -26,7 +27,7 @@ use crate::server::report::ClientStats;
 use crate::server::slots::Slots;
 use crate::time::{Time, WallMs};
 use crate::tree::Tree;
-use crate::tree::watch::{WatchTable, Watcher};
+use crate::tree::watch::{Watcher, Watches};
 use crate::zxid::Zxid;
 
 /// The bounds within which connections are served.
@@ -36,8 +37,6 @@ pub struct Limits {
     pub frame_bytes_max: usize,
     /// Requests of one connection that may wait for their replies.
     pub in_flight_max: usize,
-    /// Bytes that may wait to be sent on a connection before no more requests are taken from it.
-    pub out_bytes_high: usize,
     /// Bytes that may wait to be sent before the connection is dropped: its client does not read.
     pub out_bytes_max: usize,
     /// How long a send may take before the connection is dropped.
@@ -49,6 +48,19 @@ pub struct Limits {
     /// How often the pipeline hears which sessions are alive.
     pub touch_interval: Duration,
     pub skip_acl: bool,
+    /// A client must have shown one of these before its first request; empty for none.
+    pub enforced_schemes: Vec<String>,
+}
+
+/// What a client core is told of the configuration.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    pub limits: Limits,
+    pub auth: AuthConfig,
+    /// The four-letter words that are answered.
+    pub words: FourLetterWords,
+    /// Keys the hashes of watched paths.
+    pub watch_seed: u64,
 }
 
 /// What a client core tells its ring at the end of a turn.
@@ -75,10 +87,10 @@ pub struct ClientCore {
     pub(super) version: Zxid,
     pub(super) links: Links,
     pub(super) limits: Limits,
-    pub(super) schemes: Schemes,
+    pub(super) auth: AuthConfig,
     pub(super) admission: Arc<Admission>,
     pub(super) connections: Slots<Connection>,
-    pub(super) watches: WatchTable,
+    pub(super) watches: Watches,
     pub(super) batch: ToPipeline,
     pub(super) commands: Vec<Command>,
     /// Connections with something to send.
@@ -98,9 +110,13 @@ pub struct ClientCore {
     pub(super) now: Time,
     pub(super) wall: WallMs,
     pub(super) stats: ClientStats,
-    pub(super) words: super::four_letter::Words,
+    pub(super) words: FourLetterWords,
     pub(super) stopping: bool,
 }
+
+/// Bytes that may wait to be sent on a connection before no more requests are taken from it: so
+/// that a client that asks faster than it reads is held back, and only events can pile up.
+const OUT_BYTES_HIGH: usize = 1 << 20;
 
 /// Whether a connection is done for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +130,45 @@ enum Flow {
 }
 
 impl ClientCore {
+    /// A core that serves `tree` at `version`, and nobody so far.
+    pub fn new(
+        number: u16,
+        tree: Arc<Tree>,
+        version: Zxid,
+        links: Links,
+        config: ClientConfig,
+        admission: Arc<Admission>,
+    ) -> ClientCore {
+        let ClientConfig { limits, auth, words, watch_seed } = config;
+        ClientCore {
+            number,
+            tree,
+            version,
+            links,
+            limits,
+            auth,
+            admission,
+            connections: Slots::new(),
+            watches: Watches::new(watch_seed),
+            batch: ToPipeline::default(),
+            commands: Vec::new(),
+            dirty: Vec::new(),
+            touched: Vec::new(),
+            touch_due: Time::default(),
+            greetings: VecDeque::new(),
+            partials: VecDeque::new(),
+            stalled: Vec::new(),
+            sweep_due: Time::default(),
+            scratch: Vec::new(),
+            fired: Vec::new(),
+            now: Time::default(),
+            wall: WallMs::default(),
+            stats: ClientStats::default(),
+            words,
+            stopping: false,
+        }
+    }
+
     /// Takes what the ring has for this core. Completions of other roles' are given back.
     pub fn handle(&mut self, completion: Completion<'_>) {
         match completion {
@@ -146,10 +201,9 @@ impl ClientCore {
         if let Err(error) = crate::io::listener::tune(&socket, true, None) {
             tracing::debug!("{peer}: {error}");
         }
-        let identities = Identities::of_address(peer.ip());
         let now = self.now;
         let token =
-            self.connections.insert(|token| Connection::new(token, peer, identities, now));
+            self.connections.insert(|token| Connection::new(token, peer, now));
         self.greetings.push_back((now + self.limits.greeting_timeout, token));
         self.stats.connections_accepted += 1;
         self.commands.push(Command::Attach(token, socket));
@@ -270,8 +324,8 @@ impl ClientCore {
         };
         if connection.phase != Phase::Serving
             || connection.pending.len() >= self.limits.in_flight_max
-            || connection.pending_bytes >= self.limits.out_bytes_high
-            || connection.out.len() >= self.limits.out_bytes_high
+            || connection.pending_bytes >= OUT_BYTES_HIGH
+            || connection.out.len() >= OUT_BYTES_HIGH
         {
             return Flow::Hold;
         }
@@ -338,11 +392,7 @@ impl ClientCore {
         };
         tracing::debug!("{} session {:#x}: {reason}", connection.peer, connection.session);
         self.admission.leave(connection.peer.ip());
-        self.watches.remove_watcher(super::watcher(token));
-        if connection.phase != Phase::Greeting {
-            let session = connection.session;
-            self.batch.items.push(Item::Disconnected { connection: token, session });
-        }
+        self.watches.remove_connection(super::watcher(token));
         self.commands.push(Command::Close(token));
     }
 
@@ -379,13 +429,28 @@ impl ClientCore {
                 Command::Resume(token) => ring.resume_receive(token),
             }
         }
+        self.send_batch();
+        self.links.to_pipeline.flush();
+    }
+
+    /// Passes what has gathered to the pipeline, if that has room.
+    pub fn send_batch(&mut self) {
         if !self.batch.items.is_empty() {
             let batch = std::mem::take(&mut self.batch);
             if let Err(batch) = self.links.to_pipeline.send(batch) {
                 self.batch = batch;
             }
         }
-        self.links.to_pipeline.flush();
+    }
+
+    /// Whether everything that was accepted is answered and sent.
+    pub fn is_finished(&self) -> bool {
+        self.batch.items.is_empty()
+            && self.links.from_pipeline.is_empty()
+            && self
+                .connections
+                .iter()
+                .all(|it| !it.sending && it.out.is_empty() && it.pending.is_empty())
     }
 
     /// Publishes the version that this core serves.

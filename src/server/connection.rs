@@ -6,9 +6,11 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::io::ring::Token;
-use crate::pipeline::auth::Identities;
+use crate::pipeline::auth::AuthIds;
+use crate::wire::acl::Id;
 use crate::time::Time;
 use crate::wire::opcode::OpCode;
 
@@ -62,7 +64,9 @@ pub struct Connection {
     pub timeout_ms: i32,
     /// Whether the connect request had the read-only byte, and so its reply has one.
     pub has_read_only: bool,
-    pub identities: Identities,
+    pub ids: AuthIds,
+    /// The same for the pipeline, made anew when they change.
+    pub shared_ids: Arc<[Id]>,
     /// The beginning of a frame whose end has not come.
     pub input: Vec<u8>,
     /// Counts whole frames: tells a deadline whether the partial frame it was set for is done.
@@ -91,7 +95,8 @@ pub struct Connection {
 
 impl Connection {
     /// A connection just accepted.
-    pub fn new(token: Token, peer: SocketAddr, identities: Identities, now: Time) -> Connection {
+    pub fn new(token: Token, peer: SocketAddr, now: Time) -> Connection {
+        let ids = AuthIds::new(peer.ip().to_canonical());
         Connection {
             token,
             peer,
@@ -99,7 +104,8 @@ impl Connection {
             session: 0,
             timeout_ms: 0,
             has_read_only: false,
-            identities,
+            shared_ids: ids.ids().into(),
+            ids,
             input: Vec::new(),
             frames: 0,
             out: Vec::new(),

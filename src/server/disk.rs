@@ -25,6 +25,8 @@ pub struct Disk {
     syncing: Option<Write>,
     is_busy: bool,
     idle_since: Option<Time>,
+    /// Whether something was written that no mark covers.
+    is_mark_due: bool,
     started: Time,
     /// Nanoseconds from the start of a write to its being durable.
     pub durations: Histogram<u64>,
@@ -49,6 +51,7 @@ impl Disk {
             syncing: None,
             is_busy: false,
             idle_since: None,
+            is_mark_due: false,
             started: Time::default(),
             durations,
             writes: 0,
@@ -64,6 +67,7 @@ impl Disk {
         }
         if let Some(write) = self.log.poll_write() {
             self.idle_since = None;
+            self.is_mark_due = true;
             self.submit(write, ring, now);
             return true;
         }
@@ -72,9 +76,12 @@ impl Disk {
         }
         let idle_since = *self.idle_since.get_or_insert(now);
         if now.since(idle_since) >= MARK_AFTER
-            && let Some(mark) = self.log.mark_if_idle()
+            && self.is_mark_due
         {
-            self.submit(mark, ring, now);
+            self.is_mark_due = false;
+            if let Some(mark) = self.log.mark_if_idle() {
+                self.submit(mark, ring, now);
+            }
         }
         false
     }
@@ -82,7 +89,7 @@ impl Disk {
     /// When the log will want to be marked, if it stays idle.
     pub fn poll_timeout(&self) -> Option<Time> {
         let due = self.idle_since? + MARK_AFTER;
-        (!self.is_busy && self.log.is_mark_due()).then_some(due)
+        (!self.is_busy && self.is_mark_due).then_some(due)
     }
 
     fn submit(&mut self, write: Write, ring: &mut Ring, now: Time) {

@@ -33,8 +33,6 @@ pub enum Item {
         body: Range<usize>,
         ids: Arc<[Id]>,
     },
-    /// A connection is gone.
-    Disconnected { connection: Token, session: i64 },
     /// A session was heard of.
     Touch { session: i64 },
     /// A connection asks about the whole server.

@@ -8,9 +8,16 @@
 //! background      segments, snapshots (background)
 //! ```
 
-pub mod four_letter;
-pub mod report;
 pub mod stages;
+pub mod summary;
+
+pub mod four_letter;
+
+pub mod report;
+
+pub mod metrics;
+
+pub mod answer;
 
 pub mod admission;
 pub mod mesh;

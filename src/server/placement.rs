@@ -36,17 +36,15 @@ pub struct Plan {
 /// The most client cores: connection names hold the core's number in a byte.
 pub const CLIENT_CORES_MAX: usize = 128;
 
-/// The plan for a machine with the CPUs `online`, where `cores` and `pin` are as configured.
+/// The plan for a machine with the CPUs `online`.
 ///
 /// Automatic: up to three CPUs, one executor carries everything. A second one would cost each
 /// write two wakes (some 5 µs each) and gain little, since the kernel's side of the sockets and
 /// the disk already runs elsewhere. From four CPUs on: the pipeline alone, one CPU left to the
 /// background and the kernel, clients on the rest.
-pub fn plan(online: &[usize], cores: Cores, pin: bool) -> Plan {
-    let client_count = match cores {
-        Cores::Count(count) => count.clamp(1, CLIENT_CORES_MAX),
-        Cores::Auto => online.len().saturating_sub(2).clamp(1, CLIENT_CORES_MAX),
-    };
+pub fn plan(online: &[usize], cores: Cores) -> Plan {
+    let wanted = cores.clients.map_or(online.len().saturating_sub(2), |count| count as usize);
+    let client_count = wanted.clamp(1, CLIENT_CORES_MAX);
     let shared = client_count == 1 && online.len() < 4;
     let mut roles: Vec<Vec<Role>> = (0..client_count).map(|n| vec![Role::Clients(n)]).collect();
     if shared {
@@ -55,7 +53,7 @@ pub fn plan(online: &[usize], cores: Cores, pin: bool) -> Plan {
         roles.insert(0, vec![Role::Pipeline]);
     }
     // More executors than CPUs: binding two hot loops to one CPU would only hurt.
-    let pin = pin && roles.len() <= online.len();
+    let pin = cores.pin.unwrap_or(online.len() > 2) && roles.len() <= online.len();
     let executors = roles
         .into_iter()
         .enumerate()
@@ -90,7 +88,7 @@ mod tests {
 
     #[test]
     fn two_cpus_share_one_executor() {
-        let plan = plan(&[0, 1], Cores::Auto, true);
+        let plan = plan(&[0, 1], Cores { clients: None, pin: Some(true) });
         assert_eq!(plan.executors.len(), 1);
         assert_eq!(plan.executors[0].roles, [Role::Pipeline, Role::Clients(0)]);
         assert_eq!(plan.executors[0].cpu, Some(0));
@@ -99,7 +97,7 @@ mod tests {
     #[test]
     fn many_cpus_serve_clients_on_all_but_two() {
         let online: Vec<usize> = (0..32).collect();
-        let plan = plan(&online, Cores::Auto, true);
+        let plan = plan(&online, Cores { clients: None, pin: None });
         assert_eq!(plan.client_count, 30);
         assert_eq!(plan.executors.len(), 31);
         assert_eq!(plan.executors[0].roles, [Role::Pipeline]);
@@ -107,7 +105,7 @@ mod tests {
 
     #[test]
     fn more_executors_than_cpus_are_not_pinned() {
-        let plan = plan(&[0, 1], Cores::Count(4), true);
+        let plan = plan(&[0, 1], Cores { clients: Some(4), pin: Some(true) });
         assert_eq!(plan.executors.len(), 5);
         assert!(plan.executors.iter().all(|executor| executor.cpu.is_none()));
     }

@@ -9,7 +9,7 @@ use crate::log::recover::{Options, Recovered as RecoveredLog, open};
 use crate::pipeline::session::Sessions;
 use crate::snapshot::{self, SnapshotError};
 use crate::tree::TreeError;
-use crate::tree::writer::Writer;
+use crate::tree::writer::{TreeConfig, Writer};
 use crate::wire::error::DecodeError;
 use crate::wire::txn::{self, Txn};
 use crate::zxid::Zxid;
@@ -60,8 +60,7 @@ pub struct Places<'a> {
     pub log: &'a Path,
     pub trust_empty: bool,
     pub check_digest: bool,
-    /// The order of hashes in the tree, not to be guessed by clients.
-    pub seed: u64,
+    pub tree: TreeConfig,
 }
 
 /// Loads the newest good snapshot and replays the log behind it.
@@ -81,7 +80,7 @@ pub fn recover(places: &Places<'_>, options: Options) -> Result<Recovered, Recov
     let log = open(places.log, options)?;
     let opened = clock::now();
     told.push(log_line(&log, (opened - start).as_millis()));
-    let loaded = snapshot::load::load_newest(places.data, places.seed)?;
+    let loaded = snapshot::load::load_newest(places.data, places.tree, opened)?;
     let (mut writer, mut sessions, snapshot) = match loaded {
         Some(loaded) => {
             for (path, error) in &loaded.skipped {
@@ -97,7 +96,7 @@ pub fn recover(places: &Places<'_>, options: Options) -> Result<Recovered, Recov
             (loaded.writer, loaded.sessions.into_iter().collect(), loaded.zxid)
         }
         None if log.is_empty() || places.trust_empty => {
-            let writer = Writer::new(places.seed);
+            let writer = Writer::new(places.tree, opened);
             snapshot::write::write(places.data, writer.tree(), Zxid::ZERO, writer.digest(), &[])?;
             told.push("no snapshot and no log: an empty tree".to_owned());
             (writer, SessionsAtRest::new(), Zxid::ZERO)
@@ -156,7 +155,7 @@ fn replay(
         let (zxid, bytes) = logged?;
         let logged = txn::decode(bytes).map_err(|error| RecoverError::Decode { zxid, error })?;
         writer
-            .apply(&logged.header, &logged.txn, None)
+            .apply(&logged.header, &logged.txn)
             .map_err(|error| RecoverError::Replay { zxid, error })?;
         match logged.txn {
             Txn::CreateSession { timeout_ms } => {

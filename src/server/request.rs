@@ -3,14 +3,12 @@
 use std::sync::Arc;
 
 use crate::io::ring::Token;
-use crate::pipeline::auth::AuthOutcome;
-use crate::pipeline::read::{Reads, may};
+use crate::pipeline::read::{Reads, may_read};
 use crate::pipeline::{Client, Connect, Notice, Outbox, Reply, Then};
 use crate::server::client::ClientCore;
 use crate::server::connection::{Connection, Front, Pending, Phase, front};
 use crate::server::message::{Item, ToClients};
 use crate::tree::effects::Event;
-use crate::wire::acl::Perms;
 use crate::wire::error::ErrorCode;
 use crate::wire::opcode::OpCode;
 use crate::wire::request::{self, ConnectRequest, Request, XID_PING};
@@ -132,7 +130,7 @@ impl ClientCore {
         let Some(connection) = self.connections.get_mut(token) else {
             return;
         };
-        let (session, ids) = (connection.session, connection.identities.shared());
+        let (session, ids) = (connection.session, Arc::clone(&connection.shared_ids));
         connection.pending.push_back(Pending::Write { op, received: self.now });
         self.batch.items.push(Item::Write { connection: token, session, xid, op, body, ids });
     }
@@ -145,14 +143,12 @@ impl ClientCore {
         };
         let outcome = match decoded {
             Ok(Request::Auth { scheme, auth }) => {
-                connection.identities.authenticate(scheme, auth, connection.peer.ip(), &self.schemes)
+                connection.ids.handle_auth(&self.auth, scheme, auth)
             }
-            _ => AuthOutcome::Failed,
+            _ => Err(ErrorCode::AuthFailed),
         };
-        let error = match outcome {
-            AuthOutcome::Ok => ErrorCode::Ok,
-            AuthOutcome::Failed => ErrorCode::AuthFailed,
-        };
+        connection.shared_ids = connection.ids.ids().into();
+        let error = outcome.err().unwrap_or(ErrorCode::Ok);
         response::put_error(&mut connection.out, xid, Zxid::ZERO, error);
         if error != ErrorCode::Ok {
             self.stats.auth_failed += 1;
@@ -201,7 +197,8 @@ impl ClientCore {
                 watches: &mut self.watches,
                 watcher: super::watcher(token),
                 session: connection.session,
-                ids: connection.identities.ids(),
+                ids: connection.ids.ids(),
+                auth: &self.auth,
                 skip_acl: self.limits.skip_acl,
             };
             put_answer(&mut reads, xid, version, op, body, &mut out);
@@ -261,18 +258,19 @@ impl ClientCore {
     /// Tells an event to those who watch for it and may read the node that it is about.
     fn fire(&mut self, event: &Event) {
         let mut watchers = std::mem::take(&mut self.fired);
-        self.watches.trigger(event.kind, &event.path, &mut watchers);
+        let kind = event.kind;
+        self.watches.trigger(kind, &event.path, |watcher| watchers.push(watcher));
         if !watchers.is_empty() {
             self.scratch.clear();
-            response::put_event(&mut self.scratch, event.kind, event.zxid, &event.path);
+            response::put_event(&mut self.scratch, kind, event.zxid, &event.path);
         }
         for watcher in watchers.drain(..) {
             let token = super::token(watcher);
             let Some(connection) = self.connections.get_mut(token) else {
                 continue;
             };
-            let ids = connection.identities.ids();
-            if !may(&self.tree, event.acl, Perms::READ, ids, self.limits.skip_acl) {
+            let ids = connection.ids.ids();
+            if !self.limits.skip_acl && !may_read(&self.tree, event.acl, ids, &self.auth) {
                 continue;
             }
             connection.out.extend_from_slice(&self.scratch);
@@ -292,7 +290,7 @@ impl ClientCore {
         connection.out.extend_from_slice(frame);
         if reply.answers {
             let (op, received) = connection.complete_write();
-            let latency_ms = count_reply(connection, op, 0, reply.zxid, received, self.now);
+            let latency_ms = count_reply(connection, op, reply.xid, reply.zxid, received, self.now);
             self.stats.count_reply(op, latency_ms);
         }
         self.mark_dirty(token);

@@ -17,12 +17,12 @@ use crate::io::ring::{Ring, RingConfig, Token};
 use crate::io::wake::Waker;
 use crate::log::recover::Options;
 use crate::log::{LogError, WriterKind};
-use crate::pipeline::auth::Schemes;
+use crate::pipeline::auth::{AuthConfig, DigestAlgorithm};
 use crate::pipeline::session::Sessions;
 use crate::pipeline::{Pipeline, Settings};
 use crate::server::admission::Admission;
 use crate::server::background::{self, SnapshotSettings};
-use crate::server::client::{ClientCore, Limits, Links};
+use crate::server::client::{ClientConfig, ClientCore, Limits, Links};
 use crate::server::core::{CoreFault, Roles};
 use crate::server::disk::Disk;
 use crate::server::mesh::link;
@@ -32,6 +32,7 @@ use crate::server::recover::{Places, RecoverError, Recovered, into_log, recover,
 use crate::server::snapshots::Snapshots;
 use crate::server::writer::{ClientEnd, PipelineCore};
 use crate::tree::Tree;
+use crate::tree::writer::TreeConfig;
 use crate::zxid::Zxid;
 
 /// A standalone server's id within session ids, as Apache has it.
@@ -55,7 +56,7 @@ pub enum ServerError {
     #[error("signals cannot be handled: {0}")]
     Signals(std::io::Error),
     #[error("no randomness: {0}")]
-    Random(std::io::Error),
+    Random(getrandom::Error),
     #[error(transparent)]
     Core(#[from] CoreFault),
 }
@@ -79,7 +80,8 @@ struct Started {
 /// The server could not start, or its disk or a ring failed.
 pub fn run(config: Config) -> Result<(), ServerError> {
     let begun = clock::now();
-    if config.ensemble.servers.len() > 1 {
+    let config = Arc::new(config);
+    if config.ensemble.distributed {
         return Err(ServerError::Ensemble(config.ensemble.servers.len()));
     }
     tracing::info!("ringkeeper {} serves alone", env!("CARGO_PKG_VERSION"));
@@ -128,8 +130,7 @@ fn data_dir(config: &Config) -> std::path::PathBuf {
 
 fn random() -> Result<u64, ServerError> {
     let mut bytes = [0; 8];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .map_err(|errno| ServerError::Random(errno.into()))?;
+    getrandom::fill(&mut bytes).map_err(ServerError::Random)?;
     Ok(u64::from_ne_bytes(bytes))
 }
 
@@ -139,7 +140,7 @@ fn recover_from(config: &Config) -> Result<Recovered, ServerError> {
         log: &log_dir(config),
         trust_empty: config.snapshot.trust_empty,
         check_digest: config.snapshot.digest,
-        seed: random()?,
+        tree: TreeConfig { seed: random()?, extended_types: config.features.extended_types },
     };
     let options = Options {
         identity: random()?,
@@ -229,7 +230,7 @@ impl Drop for Ended {
 
 /// Builds the roles, links them, and hands each to its executor.
 fn assemble(
-    config: &Config,
+    config: &Arc<Config>,
     recovered: Recovered,
     writer: WriterKind,
     plan: &Plan,
@@ -265,7 +266,7 @@ fn assemble(
         let shared = Arc::new(AtomicI64::new(version.raw()));
         ends.push(ClientEnd::new(from_client, to_client, Arc::clone(&shared)));
         let links = Links { to_pipeline, from_pipeline, version: shared };
-        let core = client_core(config, number, &tree, version, links, &admission);
+        let core = client_core(config, number, &tree, version, links, &admission)?;
         client_cores.push(Some(core));
     }
 
@@ -292,7 +293,7 @@ fn assemble(
         background,
         snapshots,
         Questions::default(),
-        config,
+        Arc::clone(config),
     ));
 
     let mut listeners: Vec<Option<OwnedFd>> = listeners.into_iter().map(Some).collect();
@@ -329,7 +330,7 @@ fn client_core(
     version: Zxid,
     links: Links,
     admission: &Arc<Admission>,
-) -> ClientCore {
+) -> Result<ClientCore, ServerError> {
     let limits = Limits {
         frame_bytes_max: config.limits.jute_bytes_max as usize,
         in_flight_max: config.limits.connection_requests_max as usize,
@@ -342,23 +343,22 @@ fn client_core(
         skip_acl: config.auth.skip_acl,
         enforced_schemes: config.auth.enforced_schemes.clone(),
     };
-    ClientCore::new(
-        u16::try_from(number).expect("client cores are few"),
-        Arc::clone(tree),
-        version,
-        links,
+    let config = ClientConfig {
         limits,
-        schemes(config),
-        Arc::clone(admission),
-        config.four_letter_words.clone(),
-    )
+        auth: auth(config),
+        words: config.four_letter_words.clone(),
+        watch_seed: random()?,
+    };
+    let number = u16::try_from(number).expect("client cores are few");
+    Ok(ClientCore::new(number, Arc::clone(tree), version, links, config, Arc::clone(admission)))
 }
 
-fn schemes(config: &Config) -> Schemes {
-    Schemes::new(
-        config.auth.digest,
-        config.auth.super_digest.as_ref().map(|secret| secret.expose().to_owned()),
-    )
+fn auth(config: &Config) -> AuthConfig {
+    AuthConfig {
+        super_digest: config.auth.super_digest.as_ref().map(|it| it.reveal().to_owned()),
+        digest_enabled: config.auth.digest,
+        digest_algorithm: DigestAlgorithm::Sha1,
+    }
 }
 
 fn settings(config: &Config) -> Settings {
@@ -372,7 +372,7 @@ fn settings(config: &Config) -> Settings {
         reconfig: config.features.reconfig,
         session_timeout_ms_min: ms(config.session_timeout_ms_min),
         session_timeout_ms_max: ms(config.session_timeout_ms_max),
-        schemes: schemes(config),
+        auth: auth(config),
         container_check_interval_ms: config.features.container_check_interval_ms,
         containers_per_minute_max: config.features.containers_per_minute_max,
         container_never_used_ms_max: config.features.container_never_used_ms_max.unwrap_or(0),

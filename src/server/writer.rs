@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use crate::config::Config;
 use crate::io::ring::{Completion, Ring};
 use crate::log::LogError;
 use crate::pipeline::{Client, Notice, Pipeline, Room, Write};
@@ -79,8 +80,11 @@ pub struct PipelineCore {
     is_full: bool,
     published: Zxid,
     reclaimed: Zxid,
+    /// Whether the last reclaiming left something for the next turn.
+    has_garbage: bool,
     pub(super) now: Time,
-    wall: WallMs,
+    pub(super) wall: WallMs,
+    pub(super) config: Arc<Config>,
 }
 
 impl PipelineCore {
@@ -92,7 +96,7 @@ impl PipelineCore {
         background: Background,
         snapshots: Snapshots,
         questions: Questions,
-        frame_bytes_max: usize,
+        config: Arc<Config>,
     ) -> PipelineCore {
         let published = pipeline.durable();
         PipelineCore {
@@ -102,10 +106,12 @@ impl PipelineCore {
             background,
             snapshots,
             questions,
-            txn_bytes_max: frame_bytes_max * TXN_GROWTH,
+            txn_bytes_max: config.limits.jute_bytes_max as usize * TXN_GROWTH,
+            config,
             is_full: false,
             published,
             reclaimed: Zxid::ZERO,
+            has_garbage: false,
             now: Time::default(),
             wall: WallMs::default(),
         }
@@ -238,10 +244,6 @@ impl PipelineCore {
                 Item::Connect(connect) => {
                     self.pipeline.handle_connect(connect, self.now, self.wall);
                 }
-                Item::Disconnected { connection, session } => {
-                    let client = Client { core, connection: connection.0 };
-                    self.pipeline.handle_disconnected(client, session);
-                }
                 Item::Touch { session } => self.pipeline.handle_touch(self.now, session),
                 Item::Ask { connection, question } => {
                     let number = self.questions.ask(core, connection, question, self.clients.len());
@@ -290,14 +292,14 @@ impl PipelineCore {
             .map(|client| Zxid::from_raw(client.version.load(Ordering::Acquire)))
             .min()
             .unwrap_or(self.published);
-        if oldest > self.reclaimed || self.snapshots.is_released() {
-            self.pipeline.reclaim(oldest, self.snapshots.held());
+        if oldest > self.reclaimed || self.has_garbage || self.snapshots.is_released() {
+            self.has_garbage = self.pipeline.reclaim(oldest, self.snapshots.held());
             self.reclaimed = oldest;
         }
     }
 
     fn take_snapshot(&mut self) {
-        if let Some(job) = self.snapshots.poll_job(&self.pipeline, self.disk.log_bytes()) {
+        if let Some(job) = self.snapshots.poll_job(&self.pipeline, self.disk.bytes) {
             self.background.snapshots.send(job).expect("the background ends after the pipeline");
         }
     }
