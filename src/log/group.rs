@@ -391,3 +391,133 @@ impl Appender {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEGMENT: u64 = 16 << 20;
+
+    fn appender(sizes: &[u64]) -> Appender {
+        let tail = Tail { identity: 1, last: Zxid::ZERO, chain: None };
+        let mut appender = Appender::new(tail, SEGMENT);
+        for (size, sequence) in sizes.iter().zip(1..) {
+            appender.offer(Space { sequence, size: *size });
+        }
+        appender
+    }
+
+    fn zxid(counter: u32) -> Zxid {
+        Zxid::new(1, counter)
+    }
+
+    /// Stages transactions of these lengths and gives where each group went: segment, offset,
+    /// bytes, first and last counter.
+    fn check(appender: &mut Appender, lengths: &[usize], want: &[(u64, u64, usize, u32, u32)]) {
+        for length in lengths {
+            let next = appender.appended().next().unwrap();
+            let next = if next.epoch() == 0 { zxid(1) } else { next };
+            appender.append(next, &vec![1; *length]);
+        }
+        let mut found = Vec::new();
+        while let Some(write) = appender.poll_write() {
+            assert!(appender.poll_write().is_none(), "one write is in flight at a time");
+            let GroupWrite { place, header, .. } = &write;
+            let (first, last) = (header.first.counter(), header.last.counter());
+            found.push((place.sequence, place.offset, write.buffer.len(), first, last));
+            let through = header.last;
+            assert_eq!(appender.handle_written(write), through);
+        }
+        assert_eq!(found, want);
+    }
+
+    #[test]
+    fn a_group_is_all_that_arrived_and_ends_at_its_bound() {
+        let mut appender = appender(&[SEGMENT]);
+        check(&mut appender, &[10, 10, 10], &[(1, 4096, 4096, 1, 3)]);
+        // One byte less than the bound, padded, then a group of its own for the next.
+        let full = GROUP_BYTES_MAX - BATCH_HEADER_BYTES - RECORD_HEADER_BYTES;
+        let (start, group) = (8192, GROUP_BYTES_MAX);
+        let next = start + group as u64;
+        check(&mut appender, &[full, 1, 1], &[(1, start, group, 4, 4), (1, next, 4096, 5, 6)]);
+        // A larger transaction stands alone.
+        let large = (1, next + 4096, GROUP_BYTES_MAX + 4096, 7, 7);
+        check(&mut appender, &[full + 1], &[large]);
+    }
+
+    #[test]
+    fn a_group_ends_with_its_segment() {
+        let mut appender = appender(&[4 * 4096, 8 * 4096]);
+        let two_blocks = 4097;
+        // Three blocks are free in the first: a group of two transactions of 1.5 blocks.
+        check(
+            &mut appender,
+            &[6000, 6000, 6000, 10],
+            &[(1, 4096, 3 * 4096, 1, 2), (2, 4096, 2 * 4096, 3, 4)],
+        );
+        check(&mut appender, &[two_blocks], &[(2, 3 * 4096, 2 * 4096, 5, 5)]);
+    }
+
+    #[test]
+    fn what_has_no_room_waits_in_order_and_says_what_it_needs() {
+        let mut appender = appender(&[4 * 4096]);
+        check(&mut appender, &[20_000_000, 4000], &[]);
+        assert_eq!(appender.appended(), zxid(2));
+        assert_eq!(appender.durable(), Zxid::ZERO);
+        let need = appender.wanted_space().unwrap();
+        assert_eq!(need, 4096 + batch_bytes(RECORD_HEADER_BYTES + 20_000_000) as u64);
+        assert_eq!(appender.free().0, 0, "what waits has taken all there is");
+        // A segment that is too small for the first leaves both waiting.
+        appender.offer(Space { sequence: 2, size: SEGMENT });
+        assert!(appender.poll_write().is_none());
+        appender.offer(Space { sequence: 3, size: need });
+        let large = (3, 4096, to_bytes(need) - 4096, 1, 1);
+        check(&mut appender, &[], &[large]);
+        assert!(appender.poll_write().is_none(), "the second had no room left there");
+        appender.offer(Space { sequence: 4, size: SEGMENT });
+        check(&mut appender, &[10], &[(4, 4096, 2 * 4096, 2, 3)]);
+    }
+
+    fn to_bytes(size: u64) -> usize {
+        usize::try_from(size).unwrap()
+    }
+
+    #[test]
+    fn a_segment_is_wanted_when_the_last_one_is_half_full() {
+        let mut appender = appender(&[SEGMENT]);
+        assert_eq!(appender.wanted_space(), None);
+        let half = to_bytes(SEGMENT / 2) - BLOCK;
+        appender.append(zxid(1), &vec![0; half - BATCH_HEADER_BYTES - RECORD_HEADER_BYTES - BLOCK]);
+        assert_eq!(appender.wanted_space(), None);
+        appender.append(zxid(2), &[0; BLOCK]);
+        assert_eq!(appender.wanted_space(), Some(SEGMENT));
+        appender.offer(Space { sequence: 2, size: SEGMENT });
+        assert_eq!(appender.wanted_space(), None);
+        assert_eq!(appender.free(), (SEGMENT / 2 + SEGMENT - 2 * 4096, SEGMENT - 4096));
+    }
+
+    #[test]
+    fn a_mark_is_due_once_after_each_batch() {
+        let mut appender = appender(&[4 * 4096]);
+        assert!(appender.mark_if_idle().is_none(), "there is nothing to mark");
+        appender.append(zxid(1), b"one");
+        assert!(appender.mark_if_idle().is_none(), "not while something is staged");
+        let write = appender.poll_write().unwrap();
+        assert!(appender.mark_if_idle().is_none(), "nor in flight");
+        let chain = write.header.checksum();
+        appender.handle_written(write);
+        let mark = appender.mark_if_idle().unwrap();
+        assert_eq!(mark.header.kind, Kind::Mark);
+        assert_eq!((mark.header.durable, mark.header.chain), (zxid(1), chain));
+        assert_eq!(appender.handle_written(mark), zxid(1));
+        assert!(appender.mark_if_idle().is_none(), "once");
+    }
+
+    #[test]
+    #[should_panic(expected = "does not come after")]
+    fn zxids_only_rise() {
+        let mut appender = appender(&[SEGMENT]);
+        appender.append(zxid(2), b"");
+        appender.append(zxid(2), b"");
+    }
+}

@@ -81,13 +81,25 @@ pub struct Recovered {
 /// # Errors
 /// [`LogError::Damaged`] when something that was durable is not there any more.
 pub fn open(dir: &Path, options: Options) -> Result<Recovered, LogError> {
+    open_by(dir, options, &read_direct)
+}
+
+/// Reads bytes from the disk itself: file, offset, length.
+pub(super) type ReadDisk<'a> = &'a dyn Fn(&Path, u64, u64) -> Result<AlignedBuffer, LogError>;
+
+/// [`open`], with the disk read by `read_disk`.
+pub(super) fn open_by(
+    dir: &Path,
+    options: Options,
+    read_disk: ReadDisk<'_>,
+) -> Result<Recovered, LogError> {
     assert!(options.segment_bytes <= SEGMENT_BYTES_MAX);
     let lock = DirLock::take(dir)?;
     let mut figures = Figures::default();
     remove_unfinished(dir, &mut figures)?;
     let files = open_segments(dir)?;
     let history = scan_files(dir, &files, None, options.committed)?;
-    let mut history = believe_the_disk(dir, &files, history, options.committed)?;
+    let mut history = believe_the_disk(dir, &files, history, options.committed, read_disk)?;
     for scan in &history.segments {
         overwrite_torn(dir, scan, &mut figures)?;
     }
@@ -279,25 +291,38 @@ fn believe_the_disk(
     files: &[Arc<SegmentFile>],
     history: History,
     committed: Zxid,
+    read_disk: ReadDisk<'_>,
 ) -> Result<History, LogError> {
     let Some(tail) = history.tail_index() else { return Ok(history) };
     let scan = &history.segments[tail];
     let start = scan.last_batch.expect("the tail segment has a batch");
     let file = &files[tail];
-    let from_disk = read_direct(file.path(), start, scan.end - start)?;
+    let from_disk = read_disk(file.path(), start, scan.end - start)?;
     if from_disk.bytes() == &file.bytes_to(scan.end)?[to_usize(start)..] {
         return Ok(history);
     }
-    let mut from_disk = read_direct(file.path(), 0, file.size() / BLOCK as u64 * BLOCK as u64)?;
+    let mut from_disk = read_disk(file.path(), 0, file.size() / BLOCK as u64 * BLOCK as u64)?;
     // A file that was cut short ends inside a block, which cannot be read around the cache.
     let rest = &file.bytes_to(file.size())?[from_disk.len()..];
     from_disk.extend(rest);
     segment::forget_pages(file.fd());
-    scan_files(dir, files, Some((tail, from_disk.bytes())), committed)
+    let believed = scan.end;
+    let mut history = scan_files(dir, files, Some((tail, from_disk.bytes())), committed)?;
+    let scan = &mut history.segments[tail];
+    if scan.end <= start {
+        // The cache may go on showing the batch: it is overwritten whatever the disk has there.
+        let why = "the disk does not hold what the page cache shows".to_owned();
+        scan.stop = Stop::Torn { bytes: believed - scan.end, why };
+    }
+    Ok(history)
 }
 
 /// Reads whole blocks around the page cache, where the file system can.
-fn read_direct(path: &Path, offset: u64, length: u64) -> Result<AlignedBuffer, LogError> {
+pub(super) fn read_direct(
+    path: &Path,
+    offset: u64,
+    length: u64,
+) -> Result<AlignedBuffer, LogError> {
     let file = segment::open_direct(OpenOptions::new().read(true), path)?;
     let mut buffer = AlignedBuffer::with_capacity(to_usize(length));
     buffer.extend_zeros(to_usize(length));
@@ -311,13 +336,13 @@ fn overwrite_torn(dir: &Path, scan: &SegmentScan, figures: &mut Figures) -> Resu
     let Stop::Torn { bytes, why } = &scan.stop else { return Ok(()) };
     let path = dir.join(segment::name(scan.sequence));
     figures.torn = Some((path.clone(), scan.end, why.clone()));
-    let length = file_length(&path)?;
-    // The rest of a file that was cut short is not whole blocks; it is never written again.
-    let end = (scan.end + bytes).min(length / BLOCK as u64 * BLOCK as u64);
-    let file = segment::open_direct(OpenOptions::new().read(true).write(true), &path)?;
-    let mut zeros = AlignedBuffer::with_capacity(BLOCK);
-    zeros.extend_zeros(to_usize(end.saturating_sub(scan.end)));
-    file.write_all_at(zeros.bytes(), scan.end)
+    // Through the page cache, so that cache and disk agree, and to the last byte of a file that was
+    // cut short inside a block.
+    let end = (scan.end + bytes).min(file_length(&path)?);
+    let zeros = vec![0; to_usize(end.saturating_sub(scan.end))];
+    let file = OpenOptions::new().write(true).open(&path);
+    let file = file.map_err(|e| LogError::io("open", &path, 0, e))?;
+    file.write_all_at(&zeros, scan.end)
         .map_err(|e| LogError::io("overwrite", &path, scan.end, e))?;
     file.sync_all().map_err(|e| LogError::io("sync", &path, scan.end, e))
 }

@@ -1,0 +1,89 @@
+//! The log's hot paths without a disk: staging and sealing groups, and scanning what was written.
+
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use ringkeeper::log::group::{Appender, Space, Tail};
+use ringkeeper::log::scan;
+use ringkeeper::log::segment::SegmentHeader;
+use ringkeeper::zxid::Zxid;
+
+/// A typical transaction: a set of a hundred bytes with its header, path and digest.
+const TXN_BYTES: usize = 200;
+/// Transactions that arrive during one write at 100,000 a second.
+const GROUP: u32 = 64;
+const SEGMENT_BYTES: u64 = 64 << 20;
+const IDENTITY: u64 = 7;
+
+fn appender() -> Appender {
+    let mut appender =
+        Appender::new(Tail { identity: IDENTITY, last: Zxid::ZERO, chain: None }, SEGMENT_BYTES);
+    appender.offer(Space { sequence: 1, size: SEGMENT_BYTES });
+    appender
+}
+
+fn append_group(appender: &mut Appender, counter: &mut u32, txn: &[u8], count: u32) {
+    for _ in 0..count {
+        *counter += 1;
+        appender.append(Zxid::new(1, *counter), txn);
+    }
+}
+
+fn append(c: &mut Criterion) {
+    let txn = [0x5a; TXN_BYTES];
+    let mut group = c.benchmark_group("append");
+    for count in [1, GROUP, 1024] {
+        group.throughput(Throughput::Elements(u64::from(count)));
+        group.bench_function(format!("group of {count}"), |b| {
+            let mut appender = appender();
+            let mut sequence = 1;
+            let mut counter = 0;
+            b.iter(|| {
+                append_group(&mut appender, &mut counter, &txn, count);
+                while appender.wanted_space().is_some() {
+                    sequence += 1;
+                    appender.offer(Space { sequence, size: SEGMENT_BYTES });
+                }
+                let write = appender.poll_write().expect("there is space");
+                black_box(appender.handle_written(write));
+            });
+        });
+    }
+    group.finish();
+}
+
+/// A full segment of groups of `count` transactions.
+fn segment(count: u32) -> (Vec<u8>, u32) {
+    let header =
+        SegmentHeader { identity: IDENTITY, sequence: 1, size: SEGMENT_BYTES, recycled: false };
+    let mut bytes = header.encode().to_vec();
+    let mut appender = appender();
+    let mut counter = 0;
+    let txn = [0x5a; TXN_BYTES];
+    loop {
+        append_group(&mut appender, &mut counter, &txn, count);
+        let Some(write) = appender.poll_write() else { break };
+        bytes.extend_from_slice(write.buffer.bytes());
+        appender.handle_written(write);
+    }
+    bytes.resize(SEGMENT_BYTES as usize, 0);
+    (bytes, counter - count)
+}
+
+fn recover(c: &mut Criterion) {
+    let mut group = c.benchmark_group("scan a segment");
+    group.sample_size(20);
+    for count in [1, GROUP, 1024] {
+        let (bytes, txns) = segment(count);
+        let last = scan::scan_image(1, &bytes).expect("the segment is sound").last;
+        assert_eq!(last, Zxid::new(1, txns));
+        group.throughput(Throughput::Elements(u64::from(txns)));
+        group.bench_function(format!("groups of {count}"), |b| {
+            b.iter(|| black_box(scan::scan_image(1, black_box(&bytes))));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, append, recover);
+criterion_main!(benches);
