@@ -243,7 +243,7 @@ impl Writer {
     /// Undoes the open transaction, as if it had never begun.
     pub fn abort(&mut self) {
         self.open.take().expect("a transaction is open");
-        self.undo_newest();
+        self.undo_newest(self.last_zxid);
         self.events.iter_mut().for_each(Vec::clear);
     }
 
@@ -251,25 +251,25 @@ impl Writer {
     pub fn pop_above(&mut self, zxid: Zxid) {
         assert!(self.open.is_none(), "transactions are undone whole");
         assert!(zxid >= self.reclaimed, "what readers have reached is committed");
-        while self.journal.newest().is_some_and(|newest| newest > zxid) {
-            self.undo_newest();
-        }
         self.last_zxid = self.last_zxid.min(zxid);
+        while self.journal.newest().is_some_and(|newest| newest > zxid) {
+            self.undo_newest(self.last_zxid);
+        }
     }
 
-    fn undo_newest(&mut self) {
-        let zxid = self.journal.newest().expect("a transaction is there");
+    /// Undoes the newest transaction; `last` is the newest one that stays.
+    fn undo_newest(&mut self, last: Zxid) {
         let before = loop {
             match self.journal.pop() {
-                Ok(Change { new, old }) => self.undo(zxid, &new, old),
+                Ok(Change { new, old }) => self.undo(last, &new, old),
                 Err(before) => break before,
             }
         };
-        assert_eq!(self.totals, before, "undoing {zxid} restores the sums");
+        assert_eq!(self.totals, before, "undoing restores the sums");
     }
 
-    fn undo(&mut self, zxid: Zxid, new: &RecordRef, old: Option<RecordRef>) {
-        self.account(Some(new), old.as_ref(), zxid);
+    fn undo(&mut self, last: Zxid, new: &RecordRef, old: Option<RecordRef>) {
+        self.account(Some(new), old.as_ref(), last);
         let hold = self.tree.table.hold();
         match old {
             Some(old) => drop(self.tree.table.insert(old, &hold)),
