@@ -11,7 +11,7 @@
 //! A persistent watch sits in both tables. A recursive one sits in the data table alone, and is
 //! matched on every ancestor of the changed path. Standard modes are spent when they fire.
 //!
-//! Sketch: 1M watches are 1M records of 28 bytes in one vector plus 4 bytes and a control byte
+//! Sketch: 1M watches are 1M records of 28 bytes in chunks plus 4 bytes and a control byte
 //! each in the table that finds them, so about 40 bytes and no allocation per watch; a path
 //! costs another 32 bytes and its text once, however many watch it. Each record is on two lists:
 //! its path's, which a trigger walks, and its connection's, which a close walks. The list of a
@@ -21,10 +21,11 @@
 //! The table never iterates a hash table: lists and dumps have an order that follows from the
 //! calls alone.
 
+mod slab;
+
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use hashbrown::HashTable;
-
+use crate::tree::watch::slab::{Index, NIL, Slab};
 use crate::wire::path;
 use crate::wire::request::{AddWatchMode, WatcherType};
 use crate::wire::response::EventKind;
@@ -128,9 +129,6 @@ impl Modes {
     }
 }
 
-/// The end of a list.
-const NIL: u32 = u32::MAX;
-
 /// The lists that a watch is on.
 #[derive(Clone, Copy)]
 enum List {
@@ -170,49 +168,22 @@ struct PathEntry {
 
 struct Connection {
     watcher: Watcher,
-    /// The number of the last trigger that told it.
+    /// The number of the last trigger that told it, or `CLOSED`.
     told_by: u64,
     watches: Ends,
     /// How many watches have a mode in the data table.
     data_count: u32,
 }
 
-/// Values by index; an index is used again after its value was removed.
-struct Slab<T> {
-    items: Vec<T>,
-    free: Vec<u32>,
-}
+/// Later than every trigger: a closed connection is never told anything.
+const CLOSED: u64 = u64::MAX;
 
-impl<T> Slab<T> {
-    const fn new() -> Slab<T> {
-        Slab { items: Vec::new(), free: Vec::new() }
-    }
+/// How many watches of closed connections each call removes besides its own work. More than one,
+/// so that they are gone before as many new ones have come.
+const CLEAN_COUNT: usize = 4;
 
-    fn insert(&mut self, item: T) -> u32 {
-        if let Some(index) = self.free.pop() {
-            self.items[index as usize] = item;
-            return index;
-        }
-        let index = u32::try_from(self.items.len()).expect("memory ends before 2^32 watches");
-        assert!(index != NIL);
-        self.items.push(item);
-        index
-    }
-}
-
-impl<T> std::ops::Index<u32> for Slab<T> {
-    type Output = T;
-
-    fn index(&self, index: u32) -> &T {
-        &self.items[index as usize]
-    }
-}
-
-impl<T> std::ops::IndexMut<u32> for Slab<T> {
-    fn index_mut(&mut self, index: u32) -> &mut T {
-        &mut self.items[index as usize]
-    }
-}
+/// How many watches a close removes at once: a few milliseconds' work.
+pub const CLEAN_COUNT_MAX: usize = 4096;
 
 /// All watches of one client core.
 pub struct Watches {
@@ -221,10 +192,12 @@ pub struct Watches {
     watches: Slab<Watch>,
     paths: Slab<PathEntry>,
     connections: Slab<Connection>,
-    path_index: HashTable<u32>,
-    connection_index: HashTable<u32>,
+    /// Connections that are closed and not yet rid of their watches.
+    closed: Vec<u32>,
+    path_index: Index,
+    connection_index: Index,
     /// Finds a watch by its connection and path.
-    watch_index: HashTable<u32>,
+    watch_index: Index,
     recursive_count: usize,
     trigger_count: u64,
     counts: WatchCounts,
@@ -232,15 +205,16 @@ pub struct Watches {
 
 impl Watches {
     /// No watches; `seed` should be random in production.
-    pub const fn new(seed: u64) -> Watches {
+    pub fn new(seed: u64) -> Watches {
         Watches {
             seed,
             watches: Slab::new(),
             paths: Slab::new(),
             connections: Slab::new(),
-            path_index: HashTable::new(),
-            connection_index: HashTable::new(),
-            watch_index: HashTable::new(),
+            closed: Vec::new(),
+            path_index: Index::new(),
+            connection_index: Index::new(),
+            watch_index: Index::new(),
             recursive_count: 0,
             trigger_count: 0,
             counts: WatchCounts { connections: 0, paths: 0, data_watches: 0, child_watches: 0 },
@@ -254,6 +228,7 @@ impl Watches {
 
     /// Lets `watcher` watch `path` in `kind`, besides what it watches already.
     pub fn add(&mut self, path: &str, watcher: Watcher, kind: WatchKind) {
+        self.clean(CLEAN_COUNT);
         let path = self.path_or_insert(path);
         let connection = self.connection_or_insert(watcher);
         let index = match self.find_watch(path, connection) {
@@ -282,25 +257,34 @@ impl Watches {
         left != modes
     }
 
-    /// Removes all watches of a connection that is closed, in time linear in their number.
+    /// Removes all watches of a connection that is closed; it is told nothing from here on.
+    ///
+    /// Beyond [`CLEAN_COUNT_MAX`] watches the rest is removed by and by, with the calls that
+    /// follow, so that nobody waits for it; until then it is counted.
     pub fn remove_connection(&mut self, watcher: Watcher) {
-        let hash = self.hash(watcher);
-        let connections = &self.connections;
-        let found =
-            self.connection_index.find_entry(hash, |&index| connections[index].watcher == watcher);
-        let Ok(entry) = found else { return };
-        let (connection, _) = entry.remove();
-        loop {
+        let Some(connection) = self.find_connection(watcher) else { return };
+        self.connection_index.remove(self.hash(watcher), connection);
+        self.connections[connection].told_by = CLOSED;
+        self.closed.push(connection);
+        self.clean(CLEAN_COUNT_MAX);
+    }
+
+    /// Removes up to so many watches of closed connections. Whether there are more.
+    pub fn clean(&mut self, watch_count_max: usize) -> bool {
+        for _ in 0..watch_count_max {
+            let Some(&connection) = self.closed.last() else { break };
             let first = self.connections[connection].watches.first;
-            if first == NIL {
-                break;
+            if first != NIL {
+                self.set_modes(first, Modes::NONE);
+                continue;
             }
-            self.set_modes(first, Modes::NONE);
+            self.closed.pop();
+            self.connections.remove(connection);
+            if self.watch_index.is_empty() {
+                self.release();
+            }
         }
-        self.connections.free.push(connection);
-        if self.watch_index.is_empty() {
-            self.release();
-        }
+        !self.closed.is_empty()
     }
 
     /// Calls `tell` for each connection that is to be told of `kind` at `path`, once each and in
@@ -314,6 +298,7 @@ impl Watches {
         if self.watch_index.is_empty() {
             return 0;
         }
+        self.clean(CLEAN_COUNT);
         self.trigger_count += 1;
         let mut told = match self.find_path(path) {
             Some(index) => self.trigger_at(index, Modes::of_event(kind), &mut tell),
@@ -332,18 +317,22 @@ impl Watches {
 
     /// The paths in the data table, each with who watches it there: `wchp`.
     pub fn by_path(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = Watcher>)> {
-        let watched = self.paths.items.iter().filter(|entry| entry.data_count > 0);
+        let watched = self.paths.iter().filter(|entry| entry.data_count > 0);
         watched.map(|entry| {
             let watches = self.iterate(entry.watches, List::Path);
-            let watchers =
-                watches.map(|watch| self.connections[watch.of[List::Connection as usize]].watcher);
+            let connections =
+                watches.map(|watch| &self.connections[watch.of[List::Connection as usize]]);
+            let watchers = connections
+                .filter(|connection| connection.told_by != CLOSED)
+                .map(|connection| connection.watcher);
             (&*entry.path, watchers)
         })
     }
 
     /// The connections in the data table, each with what it watches there: `wchc`.
     pub fn by_connection(&self) -> impl Iterator<Item = (Watcher, impl Iterator<Item = &str>)> {
-        let watching = self.connections.items.iter().filter(|entry| entry.data_count > 0);
+        let watching = self.connections.iter();
+        let watching = watching.filter(|entry| entry.data_count > 0 && entry.told_by != CLOSED);
         watching.map(|connection| {
             let watches = self.iterate(connection.watches, List::Connection);
             let paths = watches.map(|watch| &*self.paths[watch.of[List::Path as usize]].path);
@@ -388,7 +377,7 @@ impl Watches {
 
     fn tell_once(&mut self, connection: u32, tell: &mut impl FnMut(Watcher)) -> usize {
         let connection = &mut self.connections[connection];
-        if connection.told_by == self.trigger_count {
+        if connection.told_by >= self.trigger_count {
             return 0;
         }
         connection.told_by = self.trigger_count;
@@ -433,8 +422,8 @@ impl Watches {
         self.link(index, List::Path, false);
         self.link(index, List::Connection, false);
         let (seed, watches) = (self.seed, &self.watches);
-        let hash_of = |&index: &u32| hash(seed, watches[index].of);
-        self.watch_index.insert_unique(hash(seed, [path, connection]), index, hash_of);
+        let hash_of = |index: u32| hash(seed, watches[index].of);
+        self.watch_index.insert(hash(seed, [path, connection]), index, hash_of);
         index
     }
 
@@ -442,15 +431,13 @@ impl Watches {
         self.unlink(index, List::Path);
         self.unlink(index, List::Connection);
         let of = self.watches[index].of;
-        let entry = self.watch_index.find_entry(hash(self.seed, of), |&other| other == index);
-        entry.expect("a linked watch is in the index").remove();
-        self.watches.free.push(index);
+        self.watch_index.remove(self.hash(of), index);
+        self.watches.remove(index);
         let [path, _] = of;
         if self.paths[path].watches.first == NIL {
             let name = std::mem::take(&mut self.paths[path].path);
-            let entry = self.path_index.find_entry(hash(self.seed, &*name), |&other| other == path);
-            entry.expect("a watched path is in the index").remove();
-            self.paths.free.push(path);
+            self.path_index.remove(self.hash(&*name), path);
+            self.paths.remove(path);
         }
     }
 
@@ -460,17 +447,17 @@ impl Watches {
 
     fn find_watch(&self, path: u32, connection: u32) -> Option<u32> {
         let of = [path, connection];
-        self.watch_index.find(self.hash(of), |&index| self.watches[index].of == of).copied()
+        self.watch_index.find(self.hash(of), |index| self.watches[index].of == of)
     }
 
     fn find_path(&self, path: &str) -> Option<u32> {
-        let is_it = |&index: &u32| *self.paths[index].path == *path;
-        self.path_index.find(self.hash(path), is_it).copied()
+        let is_it = |index: u32| *self.paths[index].path == *path;
+        self.path_index.find(self.hash(path), is_it)
     }
 
     fn find_connection(&self, watcher: Watcher) -> Option<u32> {
-        let is_it = |&index: &u32| self.connections[index].watcher == watcher;
-        self.connection_index.find(self.hash(watcher), is_it).copied()
+        let is_it = |index: u32| self.connections[index].watcher == watcher;
+        self.connection_index.find(self.hash(watcher), is_it)
     }
 
     fn path_or_insert(&mut self, path: &str) -> u32 {
@@ -480,8 +467,8 @@ impl Watches {
         let entry = PathEntry { path: path.into(), watches: EMPTY, data_count: 0 };
         let index = self.paths.insert(entry);
         let (seed, paths) = (self.seed, &self.paths);
-        let hash_of = |&index: &u32| hash(seed, &*paths[index].path);
-        self.path_index.insert_unique(hash(seed, path), index, hash_of);
+        let hash_of = |index: u32| hash(seed, &*paths[index].path);
+        self.path_index.insert(hash(seed, path), index, hash_of);
         index
     }
 
@@ -492,8 +479,8 @@ impl Watches {
         let entry = Connection { watcher, told_by: 0, watches: EMPTY, data_count: 0 };
         let index = self.connections.insert(entry);
         let (seed, connections) = (self.seed, &self.connections);
-        let hash_of = |&index: &u32| hash(seed, connections[index].watcher);
-        self.connection_index.insert_unique(hash(seed, watcher), index, hash_of);
+        let hash_of = |index: u32| hash(seed, connections[index].watcher);
+        self.connection_index.insert(hash(seed, watcher), index, hash_of);
         index
     }
 
@@ -539,8 +526,8 @@ impl Watches {
         assert_eq!(self.counts, WatchCounts::default());
         self.watches = Slab::new();
         self.paths = Slab::new();
-        self.watch_index = HashTable::new();
-        self.path_index = HashTable::new();
+        self.watch_index = Index::new();
+        self.path_index = Index::new();
     }
 
     fn hash<T: Hash>(&self, value: T) -> u64 {

@@ -114,6 +114,9 @@ fn permissions_follow_from_list_and_ids() {
     assert!(!permits(&[acl(Perms::ALL, "world", "someone")], &user));
     assert!(permits(&[acl(Perms::READ, "digest", "u:h")], &user));
     assert!(!permits(&[acl(Perms::READ, "digest", "u:x")], &user));
+    // Neither a beginning of the other, nor the other way round.
+    assert!(!permits(&[acl(Perms::READ, "digest", "u:ha")], &user));
+    assert!(!permits(&[acl(Perms::READ, "digest", "u:")], &user));
     assert!(!permits(&[acl(Perms::WRITE, "digest", "u:h")], &user));
     // The schemes must agree, and be known.
     assert!(!permits(&[acl(Perms::READ, "ip", "u:h")], &user));

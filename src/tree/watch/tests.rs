@@ -148,10 +148,34 @@ fn closing_the_last_connection_gives_memory_back() {
         watches.add(&format!("/{index}"), A, Data);
     }
     watches.remove_connection(A);
+    while watches.clean(100) {}
     assert_eq!(watches.counts(), WatchCounts::default());
-    assert_eq!(watches.watches.items.capacity(), 0);
+    assert_eq!(watches.watches.capacity(), 0);
     watches.add("/a", A, Data);
     assert_eq!(told(&mut watches, NodeDataChanged, "/a"), [1]);
+}
+
+#[test]
+fn a_closed_connection_with_many_watches_goes_by_and_by_and_is_told_nothing() {
+    let count = CLEAN_COUNT_MAX + 1000;
+    let mut watches = Watches::new(7);
+    for index in 0..count {
+        watches.add(&format!("/{index}"), A, PersistentRecursive);
+    }
+    watches.remove_connection(A);
+    assert_eq!(watches.counts().data_watches, 1000);
+    assert_eq!(told(&mut watches, NodeDataChanged, &format!("/{}", count - 1)), []);
+    assert_eq!(watches.by_connection().count(), 0);
+    assert_eq!(watches.by_path().flat_map(|(_, watchers)| watchers).count(), 0);
+    // The number may come back, and has nothing of what was.
+    watches.add("/b", A, Data);
+    assert!(!watches.contains(&format!("/{}", count - 1), A, WatcherType::Any));
+    for _ in 0..count {
+        told(&mut watches, NodeCreated, "/other");
+    }
+    let counts = WatchCounts { connections: 1, paths: 1, data_watches: 1, child_watches: 0 };
+    assert_eq!(watches.counts(), counts);
+    assert!(!watches.clean(1));
 }
 
 /// One of Apache's two managers, the slow and obvious way.
