@@ -8,3 +8,7 @@ pub mod stages;
 pub mod report;
 
 pub mod four_letter;
+
+pub mod metrics;
+
+pub mod answer;

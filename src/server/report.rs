@@ -2,7 +2,7 @@
 //!
 //! A [`Question`] goes from the client core that was asked to the pipeline, from there to every
 //! client core, and comes back with a [`ClientReport`] each. The pipeline makes a [`ServerReport`]
-//! of them, which the asking core writes out (`four_letter::Answer`). Nobody reads another core's
+//! of them, which the asking core writes out (`answer::Answer`). Nobody reads another core's
 //! counters, so counting costs an increment and no sharing.
 //!
 //! Counters run since the start or the last `srst`; what is *level* (connections, watches, sizes)
