@@ -188,6 +188,12 @@ impl Txns {
     }
 }
 
+/// How many transactions lie between two digests that are kept (`DataTree.java`).
+const DIGEST_INTERVAL: u32 = 128;
+
+/// How many digests are kept.
+const DIGESTS_MAX: usize = 1024;
+
 /// Counters for `mntr`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PipelineStats {
@@ -214,6 +220,8 @@ pub struct Pipeline {
     /// Groups on their way to the disk, oldest first.
     sealed: VecDeque<Published>,
     notices: VecDeque<Notice>,
+    /// The tree's digest now and then, oldest first.
+    digests: VecDeque<(Zxid, u64)>,
     stats: PipelineStats,
 }
 
@@ -242,6 +250,7 @@ impl Pipeline {
             events: Vec::new(),
             sealed: VecDeque::new(),
             notices: VecDeque::new(),
+            digests: VecDeque::new(),
             stats: PipelineStats::default(),
         }
     }
@@ -259,6 +268,11 @@ impl Pipeline {
     /// What was counted.
     pub fn stats(&self) -> PipelineStats {
         self.stats
+    }
+
+    /// The tree's digest after every [`DIGEST_INTERVAL`]th transaction, oldest first.
+    pub fn digests(&self) -> impl Iterator<Item = (Zxid, u64)> {
+        self.digests.iter().copied()
     }
 
     /// The last zxid given to a transaction.

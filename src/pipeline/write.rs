@@ -3,7 +3,7 @@
 use crate::pipeline::prepare::{Asker, Checks};
 use crate::pipeline::session::Owner;
 use crate::pipeline::{
-    Client, Connect, Notice, Outbox, Pipeline, Reply, Room, Settings, Then, Write, session,
+    Client, Connect, DIGEST_INTERVAL, DIGESTS_MAX, Notice, Outbox, Pipeline, Reply, Room, Settings, Then, Write, session,
 };
 use crate::time::{Time, WallMs};
 use crate::wire::error::ErrorCode;
@@ -196,6 +196,12 @@ impl Pipeline {
             txn::encode_digest(self.writer.digest(), &mut self.txns.bytes);
         }
         self.txns.ends.push((zxid, self.txns.bytes.len()));
+        if zxid.counter().is_multiple_of(DIGEST_INTERVAL) {
+            if self.digests.len() == DIGESTS_MAX {
+                self.digests.pop_front();
+            }
+            self.digests.push_back((zxid, self.writer.digest()));
+        }
     }
 
     /// Any write but a multi: appends the record to `txn` and the reply's body to `body`.

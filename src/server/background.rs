@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use crate::io::clock;
 use crate::io::executor::{Core, CoreError, spawn_core};
 use crate::io::wake::Waker;
 use crate::log::LogError;
@@ -33,6 +34,7 @@ pub struct SnapshotJob {
 /// What a snapshot came to.
 pub struct SnapshotDone {
     pub zxid: Zxid,
+    pub took_ms: u64,
     /// The zxid of the oldest snapshot that is kept and was verified.
     pub result: Result<Zxid, SnapshotError>,
 }
@@ -88,10 +90,12 @@ pub fn start(
     let snapshots = spawn_core("snapshots", None, move || async move {
         for job in snapshot_jobs {
             let zxid = job.zxid;
+            let begun = clock::now();
             let result = take_snapshot(&snapshots, &job);
+            let took_ms = (clock::now() - begun).as_millis() as u64;
             // What the job held is let go before the pipeline hears, so that it can reclaim.
             drop(job);
-            tell(&done, &waker, Done::Snapshot(SnapshotDone { zxid, result }));
+            tell(&done, &waker, Done::Snapshot(SnapshotDone { zxid, took_ms, result }));
         }
     })?;
     let background =

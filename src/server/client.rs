@@ -16,15 +16,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use crate::config::FourLetterWords;
 use crate::io::ring::{Completion, Ring, Token};
 use crate::pipeline::auth::AuthConfig;
 use crate::server::admission::{Admission, Refusal};
 use crate::server::connection::{Connection, Front, Pending, Phase, front};
 use crate::server::mesh::{Receiver, Sender};
 use crate::server::message::{Item, ToClients, ToPipeline};
+use crate::server::four_letter::Words;
 use crate::server::report::ClientStats;
 use crate::server::slots::Slots;
+use crate::server::stages::Stages;
 use crate::time::{Time, WallMs};
 use crate::tree::Tree;
 use crate::tree::watch::{Watcher, Watches};
@@ -58,7 +59,7 @@ pub struct ClientConfig {
     pub limits: Limits,
     pub auth: AuthConfig,
     /// The four-letter words that are answered.
-    pub words: FourLetterWords,
+    pub words: Words,
     /// Keys the hashes of watched paths.
     pub watch_seed: u64,
 }
@@ -110,7 +111,8 @@ pub struct ClientCore {
     pub(super) now: Time,
     pub(super) wall: WallMs,
     pub(super) stats: ClientStats,
-    pub(super) words: FourLetterWords,
+    pub(super) stages: Stages,
+    pub(super) words: Words,
     pub(super) stopping: bool,
 }
 
@@ -164,6 +166,7 @@ impl ClientCore {
             now: Time::default(),
             wall: WallMs::default(),
             stats: ClientStats::default(),
+            stages: Stages::new(),
             words,
             stopping: false,
         }
@@ -392,6 +395,7 @@ impl ClientCore {
         };
         tracing::debug!("{} session {:#x}: {reason}", connection.peer, connection.session);
         self.admission.leave(connection.peer.ip());
+        self.stats.connections_closed += 1;
         self.watches.remove_connection(super::watcher(token));
         self.commands.push(Command::Close(token));
     }

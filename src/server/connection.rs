@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use crate::io::ring::Token;
 use crate::pipeline::auth::AuthIds;
+use crate::server::four_letter::Word;
+use crate::server::summary::Summary;
 use crate::wire::acl::Id;
 use crate::time::Time;
 use crate::wire::opcode::OpCode;
@@ -45,11 +47,17 @@ pub struct ConnectionStats {
     pub last_op: Option<OpCode>,
     pub last_xid: i32,
     pub last_zxid: i64,
-    pub last_response: Time,
+    pub last_response: Option<Time>,
     pub last_latency_ms: u64,
-    pub min_latency_ms: u64,
-    pub max_latency_ms: u64,
-    pub total_latency_ms: u64,
+    pub latency_ms: Summary,
+}
+
+impl ConnectionStats {
+    /// Starts the counters again (`crst`); what was last is kept.
+    pub fn reset(&mut self) {
+        (self.received, self.sent) = (0, 0);
+        self.latency_ms = Summary::default();
+    }
 }
 
 /// One client's connection.
@@ -87,6 +95,8 @@ pub struct Connection {
     pub partial_watched: bool,
     /// Whether it is listed among those that wait for the pipeline to take batches.
     pub stalled: bool,
+    /// The four-letter word that it began with.
+    pub word: Option<Word>,
     pub pending: VecDeque<Pending>,
     /// Bytes of the bodies in `pending`.
     pub pending_bytes: usize,
@@ -116,6 +126,7 @@ impl Connection {
             paused: false,
             partial_watched: false,
             stalled: false,
+            word: None,
             pending: VecDeque::new(),
             pending_bytes: 0,
             stats: ConnectionStats { established: now, ..ConnectionStats::default() },

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
-
 use crate::io::ring::{Completion, FileToken, IoBuffer, Ring};
 use crate::log::append::{Log, Write};
 use crate::log::{LogError, WriterKind};
+use crate::server::summary::{Percentiles, Summary};
 use crate::time::Time;
 use crate::zxid::Zxid;
 
@@ -28,8 +27,14 @@ pub struct Disk {
     /// Whether something was written that no mark covers.
     is_mark_due: bool,
     started: Time,
-    /// Nanoseconds from the start of a write to its being durable.
-    pub durations: Histogram<u64>,
+    /// From the start of a write to its being durable, in milliseconds.
+    pub sync_ms: Percentiles,
+    /// Transactions in a batch.
+    pub batch_txns: Summary,
+    /// Transactions staged since the last batch began.
+    staged: u64,
+    /// How long the last write took.
+    pub durable_nanos: u64,
     pub writes: u64,
     pub bytes: u64,
     pub warn_after: Duration,
@@ -44,8 +49,6 @@ impl AsRef<[u8]> for Write {
 impl Disk {
     /// Over a recovered log; writes that take longer than `warn_after` are told in the trace.
     pub fn new(log: Log, warn_after: Duration) -> Disk {
-        let durations = Histogram::new_with_bounds(1, 60_000_000_000, 2)
-            .expect("the bounds and the digits are in range");
         Disk {
             log,
             syncing: None,
@@ -53,7 +56,10 @@ impl Disk {
             idle_since: None,
             is_mark_due: false,
             started: Time::default(),
-            durations,
+            sync_ms: Percentiles::default(),
+            batch_txns: Summary::default(),
+            staged: 0,
+            durable_nanos: 0,
             writes: 0,
             bytes: 0,
             warn_after,
@@ -68,6 +74,7 @@ impl Disk {
         if let Some(write) = self.log.poll_write() {
             self.idle_since = None;
             self.is_mark_due = true;
+            self.batch_txns.add(std::mem::take(&mut self.staged));
             self.submit(write, ring, now);
             return true;
         }
@@ -129,7 +136,8 @@ impl Disk {
         };
         self.is_busy = false;
         let duration = now.since(self.started);
-        self.durations.saturating_record(duration.as_nanos() as u64);
+        self.sync_ms.add(duration.as_millis() as u64);
+        self.durable_nanos = duration.as_nanos() as u64;
         if duration > self.warn_after {
             tracing::warn!(
                 "a write of the log took {} ms, the bound of fsync.warningthresholdms is {} ms",
@@ -138,6 +146,19 @@ impl Disk {
             );
         }
         self.log.handle_written(write, result).map(Some)
+    }
+
+    /// Stages a transaction into the next batch.
+    pub fn append(&mut self, zxid: Zxid, txn: &[u8]) {
+        self.staged += 1;
+        self.log.append(zxid, txn);
+    }
+
+    /// Starts the counters again (`srst`), but for the bytes, which snapshots go by.
+    pub fn reset_statistics(&mut self) {
+        self.writes = 0;
+        self.sync_ms = Percentiles::default();
+        self.batch_txns = Summary::default();
     }
 
     /// Whether a write is under way.

@@ -29,7 +29,7 @@ pub mod connection;
 
 pub mod client;
 mod request;
-mod word;
+pub mod word;
 
 pub mod disk;
 pub mod questions;
@@ -38,6 +38,7 @@ pub mod snapshots;
 pub mod background;
 
 pub mod writer;
+mod reporting;
 
 pub mod core;
 pub mod recover;

@@ -7,6 +7,7 @@ use crate::log::LogError;
 use crate::log::append::Log;
 use crate::log::recover::{Options, Recovered as RecoveredLog, open};
 use crate::pipeline::session::Sessions;
+use crate::server::report::StartupReport;
 use crate::snapshot::{self, SnapshotError};
 use crate::tree::TreeError;
 use crate::tree::writer::{TreeConfig, Writer};
@@ -50,6 +51,7 @@ pub struct Recovered {
     /// The newest snapshot's.
     pub snapshot: Zxid,
     pub log: RecoveredLog,
+    pub startup: StartupReport,
     /// Lines that say what was found and how long it took.
     pub told: Vec<String>,
 }
@@ -117,7 +119,13 @@ pub fn recover(places: &Places<'_>, options: Options) -> Result<Recovered, Recov
     let count = replay(&log, snapshot, &mut writer, &mut sessions, places.check_digest)?;
     let took_ms = (clock::now() - replaying).as_millis();
     told.push(format!("{count} transactions replayed up to zxid {}, in {took_ms} ms", log.last()));
-    Ok(Recovered { writer, sessions: sessions.into_iter().collect(), snapshot, log, told })
+    let startup = StartupReport {
+        snapshot_load_ms: (replaying - opened).as_millis() as u64,
+        txns_loaded: count,
+        txns_load_ms: took_ms as u64,
+    };
+    let sessions = sessions.into_iter().collect();
+    Ok(Recovered { writer, sessions, snapshot, log, startup, told })
 }
 
 type SessionsAtRest = std::collections::BTreeMap<i64, i32>;

@@ -61,6 +61,7 @@ impl ClientCore {
         connection.session = request.session;
         connection.stats.received += 1;
         self.stats.packets_received += 1;
+        self.stats.connect_requests += 1;
         self.batch.items.push(Item::Connect(Connect {
             client: Client { core: self.number, connection: token.0 },
             timeout_ms: request.timeout_ms,
@@ -275,7 +276,7 @@ impl ClientCore {
             }
             connection.out.extend_from_slice(&self.scratch);
             connection.stats.sent += 1;
-            self.stats.events_sent += 1;
+            self.stats.count_event(self.scratch.len() as u64);
             self.mark_dirty(token);
         }
         self.fired = watchers;
@@ -392,12 +393,12 @@ fn count_reply(
     let stats = &mut connection.stats;
     stats.sent += 1;
     stats.last_op = Some(op);
-    stats.last_xid = xid;
+    if xid >= 0 {
+        stats.last_xid = xid;
+    }
     stats.last_zxid = zxid.raw();
-    stats.last_response = now;
+    stats.last_response = Some(now);
     stats.last_latency_ms = latency_ms;
-    stats.min_latency_ms = stats.min_latency_ms.min(latency_ms);
-    stats.max_latency_ms = stats.max_latency_ms.max(latency_ms);
-    stats.total_latency_ms += latency_ms;
+    stats.latency_ms.add(latency_ms);
     latency_ms
 }

@@ -65,6 +65,11 @@ impl<T> Slots<T> {
         self.slots.iter().filter_map(|slot| slot.value.as_deref())
     }
 
+    /// Calls `visit` with every value, in the order of the slots.
+    pub fn for_each_mut(&mut self, mut visit: impl FnMut(&mut T)) {
+        self.slots.iter_mut().filter_map(|slot| slot.value.as_deref_mut()).for_each(&mut visit);
+    }
+
     fn slot_mut(&mut self, token: Token) -> Option<&mut Slot<T>> {
         let slot = self.slots.get_mut(token.0 as u32 as usize)?;
         (slot.generation == (token.0 >> 32) as u32).then_some(slot)

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::pipeline::Pipeline;
 use crate::server::background::{SnapshotDone, SnapshotJob};
+use crate::server::summary::Summary;
 use crate::zxid::Zxid;
 
 /// Decides when the next snapshot is taken. At most one is under way.
@@ -19,6 +20,8 @@ pub struct Snapshots {
     waiting: Option<SnapshotJob>,
     held: Vec<Zxid>,
     released: bool,
+    /// From a job's start to its end.
+    pub durations_ms: Summary,
     pub taken: u64,
     pub failed: u64,
 }
@@ -35,6 +38,7 @@ impl Snapshots {
             waiting: None,
             held: Vec::new(),
             released: false,
+            durations_ms: Summary::default(),
             taken: 0,
             failed: 0,
         };
@@ -76,6 +80,7 @@ impl Snapshots {
         match done.result {
             Ok(oldest) => {
                 self.taken += 1;
+                self.durations_ms.add(done.took_ms);
                 self.last = done.zxid;
                 Some(oldest)
             }

@@ -30,7 +30,9 @@ use crate::server::placement::{Plan, Role, plan};
 use crate::server::questions::Questions;
 use crate::server::recover::{Places, RecoverError, Recovered, into_log, recover, revive};
 use crate::server::snapshots::Snapshots;
-use crate::server::writer::{ClientEnd, PipelineCore};
+use crate::server::word;
+use crate::server::writer::{About, ClientEnd, PipelineCore};
+use crate::time::Time;
 use crate::tree::Tree;
 use crate::tree::writer::TreeConfig;
 use crate::zxid::Zxid;
@@ -103,7 +105,8 @@ pub fn run(config: Config) -> Result<(), ServerError> {
     let (address, listeners) = listen(&config, plan.client_count)?;
     let ended = Arc::new(AtomicBool::new(false));
     let started = start_executors(&plan, &ended)?;
-    let background = assemble(&config, recovered, writer, &plan, &started, listeners, &stop)?;
+    let serve = Serve { config: &config, plan: &plan, started: &started, address, begun };
+    let background = assemble(serve, recovered, writer, listeners, &stop)?;
     tracing::info!(
         "serving on {address}, {} ms after the start",
         (clock::now() - begun).as_millis()
@@ -228,16 +231,24 @@ impl Drop for Ended {
     }
 }
 
+/// What the roles are built for.
+struct Serve<'a> {
+    config: &'a Arc<Config>,
+    plan: &'a Plan,
+    started: &'a [Started],
+    address: std::net::SocketAddr,
+    begun: Time,
+}
+
 /// Builds the roles, links them, and hands each to its executor.
 fn assemble(
-    config: &Arc<Config>,
+    serve: Serve<'_>,
     recovered: Recovered,
     writer: WriterKind,
-    plan: &Plan,
-    started: &[Started],
     listeners: Vec<OwnedFd>,
     stop: &Arc<AtomicBool>,
 ) -> Result<[Core<()>; 2], ServerError> {
+    let Serve { config, plan, started, address, begun } = serve;
     let now = clock::now();
     let tree = Arc::clone(recovered.writer.tree());
     let version = recovered.writer.last_zxid();
@@ -293,7 +304,7 @@ fn assemble(
         background,
         snapshots,
         Questions::default(),
-        Arc::clone(config),
+        About { config: Arc::clone(config), address, startup: recovered.startup, started: begun },
     ));
 
     let mut listeners: Vec<Option<OwnedFd>> = listeners.into_iter().map(Some).collect();
@@ -346,7 +357,7 @@ fn client_core(
     let config = ClientConfig {
         limits,
         auth: auth(config),
-        words: config.four_letter_words.clone(),
+        words: word::words(&config.four_letter_words),
         watch_seed: random()?,
     };
     let number = u16::try_from(number).expect("client cores are few");

@@ -6,6 +6,7 @@
 //! is under way the next group gathers.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -18,7 +19,9 @@ use crate::server::disk::Disk;
 use crate::server::mesh::{Receiver, Sender};
 use crate::server::message::{Item, ToClients, ToPipeline};
 use crate::server::questions::Questions;
+use crate::server::report::StartupReport;
 use crate::server::snapshots::Snapshots;
+use crate::server::stages::Stages;
 use crate::time::{Time, WallMs};
 use crate::zxid::Zxid;
 
@@ -66,6 +69,14 @@ impl ClientEnd {
     }
 }
 
+/// What the server says of itself and does not change.
+pub struct About {
+    pub config: Arc<Config>,
+    pub address: SocketAddr,
+    pub startup: StartupReport,
+    pub started: Time,
+}
+
 /// The pipeline's core.
 pub struct PipelineCore {
     pub(super) pipeline: Pipeline,
@@ -85,6 +96,11 @@ pub struct PipelineCore {
     pub(super) now: Time,
     pub(super) wall: WallMs,
     pub(super) config: Arc<Config>,
+    pub(super) address: SocketAddr,
+    pub(super) startup: StartupReport,
+    pub(super) started: Time,
+    pub(super) trace_mask: i64,
+    pub(super) stages: Stages,
 }
 
 impl PipelineCore {
@@ -96,8 +112,9 @@ impl PipelineCore {
         background: Background,
         snapshots: Snapshots,
         questions: Questions,
-        config: Arc<Config>,
+        about: About,
     ) -> PipelineCore {
+        let About { config, address, startup, started } = about;
         let published = pipeline.durable();
         PipelineCore {
             pipeline,
@@ -108,6 +125,11 @@ impl PipelineCore {
             questions,
             txn_bytes_max: config.limits.jute_bytes_max as usize * TXN_GROWTH,
             config,
+            address,
+            startup,
+            started,
+            trace_mask: 0,
+            stages: Stages::new(),
             is_full: false,
             published,
             reclaimed: Zxid::ZERO,
@@ -260,7 +282,7 @@ impl PipelineCore {
     fn hand_to_log(&mut self) {
         let txns = self.pipeline.take_txns();
         for (zxid, txn) in txns.iter() {
-            self.disk.log.append(zxid, txn);
+            self.disk.append(zxid, txn);
         }
         txns.clear();
     }
