@@ -108,7 +108,8 @@ fn crash(dir: &Path, mut log: Log, model: &mut Model, sectors: u64) -> Log {
         assert_eq!(*found, zxid(counter));
         assert_eq!(*bytes, txn(counter, model.sizes[counter as usize - 1]));
     }
-    recovered.into_log(WriterKind::Mmap).unwrap()
+    let writer = if sectors & 2 == 0 { WriterKind::Mmap } else { WriterKind::Direct };
+    recovered.into_log(writer).unwrap()
 }
 
 proptest! {
