@@ -1,6 +1,6 @@
 //! What the bytes of a log mean: pure, over images, so that it runs under a fuzzer and a simulator.
 //!
-//! The scan walks the batches from the oldest segment on. Where a segment's batches stop, the blocks
+//! The scan walks the batches from the oldest segment on. Where those of a segment stop, the blocks
 //! after that place are searched for a batch that was written for this segment: there is none after
 //! a torn tail, and one is proof of damage. Across segments the chain decides.
 

@@ -127,7 +127,10 @@ proptest! {
     /// Random damage, with the header's checksum repaired or not, is a value and never a panic.
     #[test]
     fn no_bytes_make_the_scan_panic(
-        blocks in prop::collection::vec((0..8usize, 0..88usize, any::<[u8; 8]>(), any::<bool>()), 1..8),
+        blocks in prop::collection::vec(
+            (0..8usize, 0..88usize, any::<[u8; 8]>(), any::<bool>()),
+            1..8,
+        ),
         length in 0..40_000usize,
     ) {
         let mut bytes = small_image();
