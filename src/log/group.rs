@@ -1,7 +1,7 @@
 //! What one sync covers, and where it goes: pure, so that the simulator runs it on a fake disk.
 //!
-//! Transactions are copied once, into the buffer that will be written. The group that is open takes
-//! more until the write in flight ends; then it is closed, given its header and written in its turn.
+//! Transactions are copied once, into the buffer that will be written. The open group takes more
+//! until the write in flight ends; then it is closed, given its header and written in its turn.
 //! Each group is given its place when it is opened, so that it never outgrows the segment it is in.
 
 use std::collections::VecDeque;

@@ -1,11 +1,11 @@
 //! The mapping of a segment: the one file of the log with `unsafe`.
 //!
-//! A mapped file is memory that others may change. Three things keep it sound here, and none of them
-//! can be seen by the compiler:
+//! A mapped file is memory that others may change. Three things keep it sound here, and none of
+//! them can be seen by the compiler:
 //!
 //! * The log's directory is locked, and nothing of ours truncates a segment or writes to it other
 //!   than by the one write in flight. Another program that does so all the same breaks this.
-//! * A slice is only made of bytes that are final: batches below the durable end, or a whole segment
+//! * A slice is only made of bytes that are final: those below the durable end, or a whole segment
 //!   during recovery, when nobody writes. A recycled segment is written again only when no reader
 //!   holds its file.
 //! * A latent read error of the disk, or a file that was truncated by somebody else, is a SIGBUS.
@@ -68,7 +68,7 @@ impl Map {
         assert!(self.writable);
         let end = offset.checked_add(bytes.len()).expect("an offset in a segment");
         assert!(end <= self.raw.len());
-        // SAFETY: the range is inside of the mapping, which is writable and lives as long as `self`;
+        // SAFETY: the range is inside of the mapping, which is writable and lives as `self` does;
         // `bytes` is a slice of other memory, since slices of a mapping end below the durable end
         // and the one write in flight starts there.
         unsafe {

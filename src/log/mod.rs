@@ -42,7 +42,7 @@
 //!
 //! * One write is in flight at a time and is exactly one batch, which is never rewritten. So a
 //!   torn write can only spoil the last batch, which nobody was told about; and *anything written
-//!   after a bad batch proves that the bad one was durable once*: that is damage, never a torn tail.
+//!   after a bad batch proves that the bad one was durable once*: that is damage, not a torn tail.
 //! * When the log falls idle a *mark* is written behind the last batch, so that the last one that
 //!   was acknowledged has something after it too.
 //! * A batch carries its segment and offset, so that one which the disk put elsewhere, or which a

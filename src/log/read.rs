@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::zxid::Zxid;
 
-use super::batch::{self, Header, Kind, Records};
+use super::batch::{self, Header, Kind, PayloadFault, Records};
 use super::scan::Turn;
 use super::segment::{SegmentFile, to_usize};
 use super::{BLOCK, LogError, Position};
@@ -36,6 +36,17 @@ impl Reader {
     /// [`LogError::Gap`] when something after `zxid` may be missing: for the history after a
     /// snapshot at `s`, ask for `s + 1`. Later errors come out of the iterator, which then ends.
     pub fn read_from(&self, zxid: Zxid) -> Result<Transactions<'_>, LogError> {
+        self.read(zxid, true)
+    }
+
+    /// [`Reader::read_from`] by a caller who has just checked every payload.
+    pub(super) fn read_checked_from(&self, zxid: Zxid) -> Result<Transactions<'_>, LogError> {
+        self.read(zxid, false)
+    }
+
+    fn read(&self, zxid: Zxid, check: bool) -> Result<Transactions<'_>, LogError> {
+        // Zero is no transaction: everything comes after it.
+        let zxid = zxid.max(Zxid::from_raw(1));
         let start = self.start(zxid)?;
         let mut views = Vec::with_capacity(self.segments.len() - start);
         for segment in &self.segments[start..] {
@@ -45,12 +56,14 @@ impl Reader {
         }
         let mut transactions = Transactions {
             from: zxid,
+            check,
             turns: &self.turns,
             views: views.into_iter(),
             view: None,
             offset: BLOCK,
             limit: Zxid::MAX,
             records: Records::default(),
+            last_good: self.segments.get(start).map_or(Zxid::ZERO, |segment| segment.previous),
             failed: false,
         };
         transactions.next_view();
@@ -83,6 +96,8 @@ struct View<'a> {
 /// Transactions in order: zxid and bytes. Ends after the first error.
 pub struct Transactions<'a> {
     from: Zxid,
+    /// True when payloads are checked on the way.
+    check: bool,
     turns: &'a [Turn],
     views: std::vec::IntoIter<View<'a>>,
     view: Option<View<'a>>,
@@ -91,6 +106,8 @@ pub struct Transactions<'a> {
     /// What is later than this and stands here is void, because of a turn further on.
     limit: Zxid,
     records: Records<'a>,
+    /// The end of the history before `offset`.
+    last_good: Zxid,
     failed: bool,
 }
 
@@ -133,7 +150,7 @@ impl Transactions<'_> {
             Some(Err(LogError::Damaged {
                 file: view.path.to_owned(),
                 offset: place.offset,
-                last_good_zxid: self.from,
+                last_good_zxid: self.last_good,
                 what,
             }))
         };
@@ -146,12 +163,17 @@ impl Transactions<'_> {
         }
         // A batch that ends before what is wanted needs no check: nobody sees its bytes.
         if header.kind == Kind::Txns && header.last >= self.from {
-            match batch::check_payload(&header, rest) {
+            let records = match self.check {
+                true => batch::check_payload(&header, rest),
+                false => batch::records(&header, rest).ok_or(PayloadFault::Short),
+            };
+            match records {
                 Ok(records) => self.records = records,
                 Err(fault) => return damaged(fault.to_string()),
             }
             self.limit = limit_at(self.turns, place);
         }
+        self.last_good = header.history_end();
         self.offset += to_usize(header.padded_bytes());
         Some(Ok(()))
     }

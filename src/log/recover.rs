@@ -121,7 +121,9 @@ pub(super) fn open_by(
 }
 
 impl Recovered {
-    /// The end of the history; zero when there is none.
+    /// The end of the history; zero when there is none. When a snapshot reaches further, the
+    /// caller lets the log go on behind it by [`Log::reset_after`], or the next append leaves a gap
+    /// that nobody sees.
     pub fn last(&self) -> Zxid {
         self.history.last
     }
@@ -141,12 +143,13 @@ impl Recovered {
         &self.figures
     }
 
-    /// The transactions from `zxid` on; see [`Reader::read_from`].
+    /// The transactions from `zxid` on; see [`Reader::read_from`]. Their checksums were checked
+    /// when the log was opened.
     ///
     /// # Errors
     /// As for [`Reader::read_from`].
     pub fn read_from(&self, zxid: Zxid) -> Result<Transactions<'_>, LogError> {
-        self.reader.read_from(zxid)
+        self.reader.read_checked_from(zxid)
     }
 
     /// Goes on behind the tail, writing by `writer`. The log then wants a mark, since nothing

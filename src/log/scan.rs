@@ -1,6 +1,6 @@
 //! What the bytes of a log mean: pure, over images, so that it runs under a fuzzer and a simulator.
 //!
-//! The scan walks the batches from the oldest segment on. Where a segment's batches stop, the blocks
+//! The scan walks the batches from the oldest segment on. Where those of a segment stop, the blocks
 //! after that place are searched for a batch that was written for this segment: there is none after
 //! a torn tail, and one is proof of damage. Across segments the chain decides.
 
@@ -167,7 +167,7 @@ impl Scanner {
         let mut scan = SegmentScan {
             sequence: image.sequence,
             header,
-            whole: size == image.bytes.len() as u64,
+            whole: size == image.bytes.len() as u64 && size.is_multiple_of(BLOCK as u64),
             previous: self.history.last,
             highest: self.history.last,
             last_batch: None,
@@ -241,7 +241,7 @@ impl Scanner {
             }
             self.check_place(&header, scan)?;
             match batch::check_payload(&header, rest) {
-                Ok(records) => self.accept(&header, records, scan),
+                Ok(_) => self.accept(&header, scan),
                 Err(fault @ PayloadFault::Records) => {
                     return Err(self.damage(sequence, scan.end, fault.to_string()));
                 }
@@ -284,7 +284,7 @@ impl Scanner {
         Ok(())
     }
 
-    fn accept(&mut self, header: &Header, records: batch::Records<'_>, scan: &mut SegmentScan) {
+    fn accept(&mut self, header: &Header, scan: &mut SegmentScan) {
         let history = &mut self.history;
         if scan.batches == 0 {
             scan.previous = header.previous;
@@ -297,7 +297,6 @@ impl Scanner {
                 reset: header.kind == Kind::Reset,
             });
         }
-        let _ = records;
         let headers = u64::from(header.count) * super::RECORD_HEADER_BYTES as u64;
         history.last = header.history_end();
         history.chain = Some(header.checksum());

@@ -22,6 +22,8 @@ use super::{
 
 /// What every segment's name starts with.
 const NAME_PREFIX: &str = "ringlog.";
+/// No log comes near it: a name with a larger number is not a segment's, so that none overflows.
+const SEQUENCE_MAX: u64 = 1 << 62;
 /// What the name of a segment that is being made ends with.
 const UNFINISHED_SUFFIX: &str = ".new";
 /// Zeros are written this many at a time: large enough for full throughput, small enough that the
@@ -36,7 +38,7 @@ pub fn name(sequence: u64) -> String {
 /// The sequence of a segment's file name; `None` for any other name.
 pub fn sequence_of(file_name: &OsStr) -> Option<u64> {
     let sequence = file_name.to_str()?.strip_prefix(NAME_PREFIX)?.parse().ok()?;
-    (name(sequence).as_str() == file_name).then_some(sequence)
+    (sequence <= SEQUENCE_MAX && name(sequence).as_str() == file_name).then_some(sequence)
 }
 
 /// True for the name of a segment whose making was interrupted.

@@ -85,6 +85,7 @@ fn zxids(recovered: &Recovered, from: Zxid) -> Vec<u32> {
 /// Opens the log in `dir` and checks that it holds exactly the transactions `1..=last`.
 fn check_holds(dir: &Path, last: u32) -> Recovered {
     let recovered = open(dir);
+    assert_eq!(read(&recovered, Zxid::ZERO), read(&recovered, zxid(1)));
     assert_eq!(recovered.last(), if last == 0 { Zxid::ZERO } else { zxid(last) });
     assert_eq!(zxids(&recovered, zxid(1)), (1..=last).collect::<Vec<_>>());
     recovered
@@ -392,6 +393,23 @@ fn an_empty_file_in_the_middle_hides_nothing() {
 }
 
 #[test]
+fn damage_that_appears_while_the_log_is_open_is_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open_log(dir.path());
+    for counter in 1..=3 {
+        commit(dir.path(), &mut log, counter, 3000);
+    }
+    patch(&path(dir.path(), 1), 2 * BLOCK as u64 + 300, b"rot");
+    let reader = log.reader();
+    let mut transactions = reader.read_from(zxid(1)).unwrap();
+    assert_eq!(transactions.next().unwrap().unwrap().0, zxid(1));
+    let error = transactions.next().unwrap().unwrap_err();
+    let LogError::Damaged { offset, last_good_zxid, .. } = error else { panic!("{error}") };
+    assert_eq!((offset, last_good_zxid), (8192, zxid(1)));
+    assert!(transactions.next().is_none());
+}
+
+#[test]
 fn a_missing_segment_is_damage() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = open_log(dir.path());
@@ -444,4 +462,20 @@ fn the_tools_say_what_is_there_and_what_is_broken() {
         assert!(text.contains("good through zxid 0x100000001"), "{text}");
         assert!(matches!(result, Err(LogError::Damaged { offset: 12288, .. })));
     }
+}
+
+#[test]
+fn only_the_names_of_segments_are_taken_for_segments() {
+    let check = |text: &str, want| {
+        assert_eq!(segment::sequence_of(std::ffi::OsStr::new(text)), want, "{text}");
+    };
+    check("ringlog.0000000001", Some(1));
+    check("ringlog.12345678901", Some(12_345_678_901));
+    check("ringlog.1", None);
+    check("ringlog.+000000001", None);
+    check("ringlog.18446744073709551615", None);
+    check("ringlog.0000000001.new", None);
+    check("log.0000000001", None);
+    assert!(segment::is_unfinished(std::ffi::OsStr::new("ringlog.0000000001.new")));
+    assert!(!segment::is_unfinished(std::ffi::OsStr::new("other.new")));
 }

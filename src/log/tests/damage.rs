@@ -250,6 +250,31 @@ fn a_bad_last_batch_of_a_full_segment_is_damage_when_the_next_segment_goes_on() 
     }
 }
 
+/// A torn batch may stand in the segment after the one where the log goes on. Left there, it would
+/// be taken for damage once the log has moved on: its chain is that of another history.
+#[test]
+fn a_torn_batch_in_the_next_segment_is_overwritten() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open_log(dir.path());
+    for counter in 1..=13 {
+        commit(dir.path(), &mut log, counter, 3000);
+    }
+    // Too large for the rest of the first segment; only its first block reaches the disk.
+    log.append(zxid(14), &txn(14, 20_000));
+    let write = log.poll_write().unwrap();
+    assert_eq!((write.file.sequence(), write.offset), (2, BLOCK as u64));
+    patch(write.file.path(), write.offset, &write.buffer.bytes()[..BLOCK]);
+    drop(log);
+    let recovered = check_holds(dir.path(), 13);
+    let (file, offset, _) = recovered.figures().torn.clone().unwrap();
+    assert_eq!((file, offset), (path(dir.path(), 2), BLOCK as u64));
+    let mut log = recovered.into_log(WriterKind::Mmap).unwrap();
+    commit(dir.path(), &mut log, 14, 10);
+    assert_eq!(log.room().bytes, (15 + 1) * BLOCK as u64, "one block in the first, all behind");
+    drop(log);
+    assert_eq!(check_holds(dir.path(), 14).figures().torn, None);
+}
+
 #[test]
 fn after_a_failed_write_the_disk_is_believed_and_not_the_page_cache() {
     let dir = tempfile::tempdir().unwrap();
