@@ -525,3 +525,41 @@ fn allocate(layout: Layout) -> NonNull<u8> {
     let address = unsafe { alloc_zeroed(layout) };
     NonNull::new(address).unwrap_or_else(|| handle_alloc_error(layout))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As after a submission that the kernel refused for want of memory.
+    #[test]
+    fn a_backlog_longer_than_the_queue_is_submitted_whole() {
+        const COUNT: u64 = 100;
+        let config = RingConfig { submissions: 8, ..RingConfig::default() };
+        let mut uring = Uring::new(config).unwrap();
+        let file: Arc<dyn AsFd> = Arc::new(tempfile::tempfile().unwrap());
+        for owner in 0..COUNT {
+            let operation = Operation::Write {
+                file: file.clone(),
+                buffer: Box::new([owner as u8]),
+                offset: owner,
+                written: 0,
+            };
+            let entry = entry_of(&operation);
+            let key = uring.operations.insert(Running { owner, operation });
+            uring.backlog.push_back(entry.user_data(key.to_bits()));
+        }
+        // One more goes behind them.
+        uring.start(COUNT, Operation::Sync { file });
+        let mut finished = 0;
+        while finished <= COUNT {
+            uring.enter(true, Some(Duration::from_secs(20))).unwrap();
+            assert!(!uring.is_drained(), "nothing happens");
+            while let Some(event) = uring.next() {
+                assert!(matches!(event, Event::Finished { result: Ok(_), .. }));
+                finished += 1;
+            }
+        }
+        assert_eq!(uring.operations.len(), 0);
+        assert!(uring.backlog.is_empty());
+    }
+}
