@@ -152,7 +152,7 @@ fn has_word(line: &str, word: &str) -> bool {
     line.match_indices(word).any(|(at, _)| {
         let before = line[..at].chars().next_back().is_some_and(of_name);
         let after = line[at + word.len()..].chars().next().is_some_and(of_name);
-        !(before && word.starts_with(of_name)) && !after
+        !(after || before && word.starts_with(of_name))
     })
 }
 
@@ -161,7 +161,7 @@ fn nothing_is_left_undone(file: &File) -> Vec<String> {
     for (index, line) in file.text.lines().enumerate().filter(|_| file.is_rust()) {
         for (head, tail, instead) in BANS {
             let word = format!("{head}{tail}");
-            if line.contains(&word) {
+            if has_word(line, &word) {
                 wrong.push(file.wrong(index, &format!("`{word}`: {instead}")));
             }
         }
@@ -365,7 +365,8 @@ fn code_is_formatted() {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let run = Command::new(cargo).args(["fmt", "--all", "--check"]).current_dir(top()).output();
     let run = run.expect("cargo fmt can be run");
-    assert!(run.status.success(), "run `cargo fmt`:\n{}", String::from_utf8_lossy(&run.stdout));
+    let said = [run.stdout, run.stderr].concat();
+    assert!(run.status.success(), "run `cargo fmt`:\n{}", String::from_utf8_lossy(&said));
 }
 
 /// Asserts that `rule` refuses the first text and not the second, in a file at `path`.
