@@ -132,7 +132,10 @@ impl Builder {
     ) -> Result<Writer, BuildError> {
         let sums = self.add_up(parts)?;
         self.derive_children()?;
-        self.complete(sums, last_zxid, expected)
+        let mut writer = self.complete(sums, last_zxid, expected)?;
+        // Statistics of a fuzzy snapshot are of no moment in particular (`DataTree.setupQuota`).
+        writer.recount_quotas();
+        Ok(writer)
     }
 
     fn add_up(&mut self, parts: impl IntoIterator<Item = Sums>) -> Result<Sums, BuildError> {
@@ -198,8 +201,8 @@ impl Builder {
         }
     }
 
-    /// Servers before 3.5 had no `/zookeeper/config`; Apache adds it when it loads (`DataTree.java`,
-    /// `addConfigNode`).
+    /// Servers before 3.5 had no `/zookeeper/config`; Apache adds it when it loads
+    /// (`DataTree.java`, `addConfigNode`).
     fn add_config_node(&mut self) {
         let writer = &mut self.writer;
         let Some(parent) = writer.live("/zookeeper") else { return };

@@ -356,3 +356,157 @@ impl<'a> Iterator for Iter<'a> {
 }
 
 impl ExactSizeIterator for Iter<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Checks what a B-tree promises, and that it holds what `expected` does.
+    fn check(children: &Children, expected: &BTreeSet<String>) {
+        let names: Vec<&str> = children.iter().collect();
+        assert_eq!(names, expected.iter().collect::<Vec<_>>());
+        assert_eq!(children.len(), expected.len());
+        assert_eq!(children.iter().len(), expected.len());
+        if let Some(root) = &children.root {
+            check_node(root, "", None);
+        }
+    }
+
+    /// Returns the height.
+    fn check_node(node: &Node, first: &str, end: Option<&str>) -> usize {
+        match node {
+            Node::Leaf(names) => {
+                assert!(!names.is_empty() && names.len() <= LEAF_NAMES_MAX);
+                assert!(names.size() <= LEAF_BYTES_MAX || names.len() == 1);
+                assert!(names.name(0) >= first);
+                assert!(end.is_none_or(|end| names.name(names.len() - 1) < end));
+                0
+            }
+            Node::Inner(inner) => {
+                let count = inner.nodes.len();
+                assert!((1..=INNER_MAX).contains(&count) && inner.firsts.len() == count);
+                assert_eq!(inner.firsts.name(0), "");
+                let heights = inner.nodes.iter().enumerate().map(|(index, node)| {
+                    let first = if index == 0 { first } else { inner.firsts.name(index) };
+                    let end =
+                        if index + 1 == count { end } else { Some(inner.firsts.name(index + 1)) };
+                    check_node(node, first, end)
+                });
+                let heights: BTreeSet<usize> = heights.collect();
+                assert_eq!(heights.len(), 1, "all leaves stand at the same depth");
+                1 + heights.first().unwrap()
+            }
+        }
+    }
+
+    fn leaf_count(node: &Node) -> usize {
+        match node {
+            Node::Leaf(_) => 1,
+            Node::Inner(inner) => inner.nodes.iter().map(leaf_count).sum(),
+        }
+    }
+
+    #[test]
+    fn ascending_names_fill_their_leaves() {
+        let mut children = Children::EMPTY;
+        let names: BTreeSet<String> = (0..20_000).map(|n| format!("lock-{n:010}")).collect();
+        for name in &names {
+            assert!(children.insert(name));
+        }
+        check(&children, &names);
+        let leaves = leaf_count(children.root.as_ref().unwrap());
+        assert!(leaves <= 20_000 / LEAF_NAMES_MAX + 1, "{leaves}");
+    }
+
+    #[test]
+    fn a_queue_of_names_stays_as_small_as_what_it_holds() {
+        let mut children = Children::EMPTY;
+        let mut names = BTreeSet::new();
+        for n in 0..20_000 {
+            names.insert(format!("{n:08}"));
+            assert!(children.insert(&format!("{n:08}")));
+            if n >= 100 {
+                names.remove(&format!("{:08}", n - 100));
+                assert!(children.remove(&format!("{:08}", n - 100)));
+            }
+        }
+        check(&children, &names);
+        assert!(leaf_count(children.root.as_ref().unwrap()) <= 4);
+    }
+
+    #[test]
+    fn names_of_a_megabyte_work() {
+        let mut children = Children::EMPTY;
+        let mut names = BTreeSet::new();
+        for n in 0..12 {
+            let name = format!("{n:02}{}", "x".repeat(if n % 3 == 0 { 1 << 20 } else { 700 }));
+            assert!(children.insert(&name));
+            assert!(!children.insert(&name));
+            names.insert(name);
+        }
+        check(&children, &names);
+        for name in names.clone() {
+            assert!(children.remove(&name));
+            names.remove(&name);
+            check(&children, &names);
+        }
+    }
+
+    #[test]
+    fn what_is_not_sorted_is_refused() {
+        assert_eq!(Children::from_sorted(["a", "c", "b"].into_iter()).err(), Some("b"));
+        assert_eq!(Children::from_sorted(["a", "a"].into_iter()).err(), Some("a"));
+        check(&Children::from_sorted([].into_iter()).unwrap(), &BTreeSet::new());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+        /// Grows and shrinks in waves, so that nodes split, merge and vanish at every height;
+        /// clones taken on the way keep what they had.
+        #[test]
+        fn a_set_is_a_set_and_its_clones_are_their_own(
+            seed in any::<u64>(),
+            start in 0..3000_usize,
+            waves in prop::collection::vec((any::<bool>(), 0..2500_usize), 1..6),
+        ) {
+            let name = |n: u64| format!("{:05}", n % 5000);
+            let mut state = seed | 1;
+            let mut random = move || {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 20
+            };
+            let mut names: BTreeSet<String> = (0..start as u64).map(name).collect();
+            let sorted = names.iter().map(String::as_str);
+            let mut children = Children::from_sorted(sorted).unwrap();
+            check(&children, &names);
+            let mut clones = vec![];
+            for (grows, count) in waves {
+                clones.push((children.clone(), names.clone()));
+                for _ in 0..count {
+                    let name = match grows || random() % 4 == 0 {
+                        true => name(random()),
+                        // Something that is there, as a rule.
+                        false => names.range(name(random())..).next().cloned().unwrap_or_default(),
+                    };
+                    match grows {
+                        true => assert_eq!(children.insert(&name), names.insert(name)),
+                        false => assert_eq!(children.remove(&name), names.remove(&name)),
+                    }
+                }
+                check(&children, &names);
+                prop_assert!(names.iter().all(|name| children.contains(name)));
+                prop_assert!(!children.contains("x"));
+            }
+            for (children, names) in &clones {
+                check(children, names);
+            }
+        }
+    }
+}

@@ -2,7 +2,8 @@
 //!
 //! A quota on `/a` is the two znodes `/zookeeper/quota/a/zookeeper_limits` and `…/zookeeper_stats`,
 //! both made by a client. Each server rewrites the statistics itself on every change below `/a`.
-//! Source: `Quotas.java`, `StatsTrack.java`, `DataTree.java`, `ZooKeeperServer.java` (`checkQuota`).
+//! Source: `Quotas.java`, `StatsTrack.java`, `DataTree.java`, and `checkQuota` in
+//! `ZooKeeperServer.java`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -166,6 +167,11 @@ impl QuotaPaths {
             true => self.0.insert(prefix.into()),
             false => self.0.remove(prefix),
         };
+    }
+
+    /// Every path with a quota, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|prefix| &**prefix)
     }
 
     /// The longest path with a quota that is `path` or above it.

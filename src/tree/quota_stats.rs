@@ -1,7 +1,7 @@
 //! Keeping the statistics of quotas, and asking whether a change would exceed one.
 
 use crate::tree::quota::{self, Excess, QuotaNode, StatsTrack};
-use crate::tree::record::{Meta, RecordRef};
+use crate::tree::record::{Meta, Parts, RecordRef};
 use crate::tree::writer::Writer;
 use crate::zxid::Zxid;
 
@@ -50,14 +50,28 @@ impl Writer {
     }
 
     /// Sets the statistics of the quota on `prefix` to what is there.
-    pub(super) fn count_anew(&mut self, prefix: &str) {
+    fn count_anew(&mut self, prefix: &str) {
         let Some(stats) = self.live(&quota::stats_path(prefix)) else { return };
         let track = self.counted(prefix);
         self.put_stats(&stats, &track);
     }
 
+    /// Counts every quota anew, as part of what is loaded.
+    pub(super) fn recount_quotas(&mut self) {
+        let prefixes: Vec<String> = self.quotas.iter().map(str::to_owned).collect();
+        for prefix in prefixes {
+            let Some(old) = self.live(&quota::stats_path(&prefix)) else { continue };
+            let text = self.counted(&prefix).to_string();
+            let (path, data, meta) = (old.path(), Some(text.as_bytes()), *old.meta());
+            let parts = Parts { path, data, meta, children: old.children().clone(), older: None };
+            let new = RecordRef::new(parts, &mut self.scratch);
+            self.account(Some(&old), Some(&new), Zxid::ZERO);
+            self.tree.table.insert(new, &self.tree.table.hold());
+        }
+    }
+
     /// The znodes and bytes of data at and below `prefix`.
-    pub(super) fn counted(&self, prefix: &str) -> StatsTrack {
+    fn counted(&self, prefix: &str) -> StatsTrack {
         let view = self.tree.view(Zxid::MAX);
         let (mut count, mut bytes) = (0, 0);
         if let Some(node) = view.node(prefix) {

@@ -317,3 +317,46 @@ impl Ord for RecordRef {
         self.path_bytes().cmp(other.path_bytes())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(older: Option<RecordRef>) -> RecordRef {
+        let (meta, children) = (Meta::default(), Children::EMPTY);
+        let parts = Parts { path: "/a", data: None, meta, children, older };
+        RecordRef::new(parts, &mut Vec::new())
+    }
+
+    #[test]
+    fn a_long_chain_is_freed_without_recursion() {
+        let mut newest = record(None);
+        let oldest = newest.clone();
+        for _ in 0..200_000 {
+            newest = record(Some(newest));
+        }
+        drop(newest);
+        assert_eq!(ThinArc::strong_count(&oldest.0), 1);
+    }
+
+    #[test]
+    fn data_is_null_or_empty_or_there_and_so_with_children() {
+        let large = vec![7; SHARED_DATA_MIN];
+        for data in [None, Some(&b""[..]), Some(b"x"), Some(&large[..])] {
+            let (meta, children) = (Meta::default(), Children::EMPTY);
+            let parts = Parts { path: "/\u{fc}", data, meta, children, older: None };
+            let mut scratch = Vec::new();
+            let bare = RecordRef::new(parts, &mut scratch);
+            let names = Children::from_sorted(["a"].into_iter()).expect("one is sorted");
+            let parent = bare.with(meta, names.clone(), None, &mut scratch);
+            let again = parent.with(meta, names, None, &mut scratch);
+            let bare_again = again.with(meta, Children::EMPTY, None, &mut scratch);
+            for record in [&bare, &parent, &again, &bare_again] {
+                assert_eq!(record.data(), data);
+                assert_eq!(record.path(), "/\u{fc}");
+                assert_eq!(record.digest(), bare.digest());
+            }
+            assert_eq!((parent.children().len(), bare_again.children().len()), (1, 0));
+        }
+    }
+}

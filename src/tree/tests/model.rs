@@ -141,7 +141,7 @@ impl Model {
             }
             Step::Pop(count) => {
                 let above: Vec<Zxid> = self.uncommitted();
-                let Some(first) = above.iter().rev().take(*count).last() else { return };
+                let Some(first) = above.iter().rev().take(*count).next_back() else { return };
                 let to = *self.history.range(..*first).next_back().unwrap().0;
                 self.writer.pop_above(to);
                 self.history.retain(|zxid, _| *zxid <= to);
@@ -227,7 +227,7 @@ impl Model {
     }
 }
 
-/// Applies an operation, and says of one that does not fit why: exactly those that the model expects.
+/// Applies an operation, or says why it does not fit: exactly those do not that the model expects.
 fn apply_op(writer: &mut Writer, header: &TxnHeader, map: &Map, op: &Op) -> Result<(), TreeError> {
     let txn = match op {
         Op::Create(path, size, kind) => {
@@ -341,8 +341,8 @@ fn count(map: &mut Map, path: &str, count_delta: i64, bytes_delta: i64) {
     let Some(stats) = map.get_mut(STATS).filter(|_| limited && below_a(path)) else { return };
     let text = String::from_utf8_lossy(&stats.data).into_owned();
     let number = |name: &str| -> i64 {
-        let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
-        pairs.filter(|(key, _)| *key == name).map(|(_, n)| n.parse().unwrap()).last().unwrap_or(-1)
+        let mut pairs = text.split(',').filter_map(|pair| pair.split_once('='));
+        pairs.find(|(key, _)| *key == name).map_or(-1, |(_, number)| number.parse().unwrap())
     };
     let (count, bytes) = (number("count") + count_delta, number("bytes") + bytes_delta);
     stats.data = format!("count={count},bytes={bytes}").into_bytes();
