@@ -116,12 +116,12 @@ impl AuthConfig {
         })
     }
 
-    /// [`AuthConfig::check_acl`] for a list in bytes, without decoding the one of nearly every node.
+    /// [`AuthConfig::check_acl`] for a list in bytes; the open list is not decoded.
     pub fn permits(&self, acl: &EncodedAcl<'_>, wanted: Perms, ids: &[Id]) -> bool {
         acl.is_open() || self.check_acl(&acl.to_list(), wanted, ids)
     }
 
-    /// [`AuthConfig::fixup_acl`] for a list in bytes, without decoding the one of nearly every node.
+    /// [`AuthConfig::fixup_acl`] for a list in bytes; the open list is not decoded.
     pub fn fixup<'a>(&self, acl: EncodedAcl<'a>, ids: &[Id]) -> Result<EncodedAcl<'a>, ErrorCode> {
         if acl.is_open() { Ok(acl) } else { self.fixup_acl(&acl.to_list(), ids) }
     }

@@ -4,7 +4,7 @@
 //! first frame   protocol i32 │ last zxid seen i64 │ timeout i32 │ session i64 │ password buffer │
 //!               read-only bool (absent from old clients)
 //! others        xid i32 │ opcode i32 │ body by opcode
-//! multi         { opcode i32 │ done bool (0) │ error i32 │ body }* │ -1 i32 │ done bool (1) │ -1 i32
+//! multi         { opcode i32 │ done bool (0) │ error i32 │ body }*, then -1, 1 and -1 likewise
 //! ```
 //! Everything borrows from the frame; only lists allocate. Bytes after a body are ignored, as
 //! Apache ignores them. Source: `zookeeper.jute` (module proto), `MultiOperationRecord.java`.

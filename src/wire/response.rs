@@ -6,7 +6,7 @@
 //!               read-only bool (where the client sent one)
 //! other replies xid i32 │ zxid i64 │ error i32 │ body (only when error is 0)
 //! watch event   xid i32 (-1) │ zxid i64 │ error i32 (0) │ type i32 │ state i32 (3) │ path
-//! multi         { opcode i32 │ done bool (0) │ error i32 │ body }* │ -1 i32 │ done bool (1) │ -1 i32
+//! multi         { opcode i32 │ done bool (0) │ error i32 │ body }*, then -1, 1 and -1 likewise
 //! ```
 //! Free functions that append to the connection's output: nothing is built to be copied.
 //! Source: `zookeeper.jute` (module proto), `MultiResponse.java`, `ProtocolManager.java`.

@@ -300,7 +300,8 @@ fn step() -> impl Strategy<Value = Step> {
         WatcherType::PersistentRecursive,
     ]);
     prop_oneof![
-        6 => (path(), 0..4_u64, kind).prop_map(|(path, watcher, kind)| Step::Add(path, watcher, kind)),
+        6 => (path(), 0..4_u64, kind)
+            .prop_map(|(path, watcher, kind)| Step::Add(path, watcher, kind)),
         2 => (path(), 0..4_u64, watcher_type)
             .prop_map(|(path, watcher, kind)| Step::Remove(path, watcher, kind)),
         4 => (event, path()).prop_map(|(event, path)| Step::Trigger(event, path)),
