@@ -8,6 +8,7 @@ use crate::log::append::Log;
 use crate::log::recover::{Options, Recovered as RecoveredLog, open};
 use crate::pipeline::session::Sessions;
 use crate::server::report::StartupReport;
+use crate::snapshot::load::LoadOptions;
 use crate::snapshot::{self, SnapshotError};
 use crate::tree::TreeError;
 use crate::tree::writer::{TreeConfig, Writer};
@@ -36,6 +37,8 @@ pub enum RecoverError {
         log.display()
     )]
     LogBehind { last: Zxid, snapshot: Zxid, log: PathBuf },
+    #[error("zxid {zxid} is the last of its epoch")]
+    EpochEnded { zxid: Zxid },
     #[error("transaction {zxid} in the log is none: {error}")]
     Decode { zxid: Zxid, error: DecodeError },
     #[error("transaction {zxid} in the log does not fit the tree: {error}")]
@@ -82,11 +85,14 @@ pub fn recover(places: &Places<'_>, options: Options) -> Result<Recovered, Recov
     let log = open(places.log, options)?;
     let opened = clock::now();
     told.push(log_line(&log, (opened - start).as_millis()));
-    let loaded = snapshot::load::load_newest(places.data, places.tree, opened)?;
+    let loaded = snapshot::load::load_newest(
+        places.data,
+        &LoadOptions { tree: places.tree, now: opened, threads: 0 },
+    )?;
     let (mut writer, mut sessions, snapshot) = match loaded {
         Some(loaded) => {
-            for (path, error) in &loaded.skipped {
-                tracing::error!("{} is passed over: {error}", path.display());
+            for skipped in &loaded.skipped {
+                tracing::error!("{} is passed over: {}", skipped.path.display(), skipped.error);
             }
             told.push(format!(
                 "snapshot of zxid {}: {} znodes, {} sessions, in {} ms",
@@ -159,7 +165,10 @@ fn replay(
         return Ok(0);
     }
     let mut count = 0;
-    for logged in log.read_from(after)? {
+    let Some(first) = after.next() else {
+        return Err(RecoverError::EpochEnded { zxid: after });
+    };
+    for logged in log.read_from(first)? {
         let (zxid, bytes) = logged?;
         let logged = txn::decode(bytes).map_err(|error| RecoverError::Decode { zxid, error })?;
         writer
