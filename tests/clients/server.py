@@ -61,6 +61,19 @@ def four_letter_word(port, word, timeout=5.0):
     return b"".join(chunks).decode()
 
 
+def wait_until_serving(process, port, seconds=START_SECONDS_MAX):
+    """Whether the process answers `srvr` as serving before it ends or the time is over."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            if "Mode:" in four_letter_word(port, "srvr", timeout=1):
+                return True
+        except OSError:
+            pass
+        time.sleep(0.01)
+    return False
+
+
 class Server:
     """One standalone server with a directory of its own under `tmp` (or TMPDIR).
 
@@ -108,16 +121,9 @@ class Server:
     def wait(self, seconds=START_SECONDS_MAX):
         """Waits until it serves; gives the seconds that took."""
         start = time.monotonic()
-        while time.monotonic() - start < seconds:
-            if self.process.poll() is not None:
-                break
-            try:
-                if "Mode:" in four_letter_word(self.port, "srvr", timeout=1):
-                    return time.monotonic() - start
-            except OSError:
-                pass
-            time.sleep(0.01)
-        raise AssertionError(f"server did not start, see its log:\n{self.log_tail()}")
+        if not wait_until_serving(self.process, self.port, seconds):
+            raise AssertionError(f"server did not start, see its log:\n{self.log_tail()}")
+        return time.monotonic() - start
 
     def log_tail(self, lines=40):
         text = (self.directory / "log").read_text(errors="replace")

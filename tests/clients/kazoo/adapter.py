@@ -50,6 +50,8 @@ def run(self):
             [*ours.command(), str(config)], stdout=log, stderr=log, env=environment
         )
     self._running = True
+    # Some tests give a restarted server five seconds; a JVM's start on a busy machine is none of their matter.
+    ours.wait_until_serving(self.process, self.server_info.client_port)
 
 
 common.ManagedZooKeeper.run = run
