@@ -201,8 +201,8 @@ impl Builder {
         }
     }
 
-    /// Servers before 3.5 had no `/zookeeper/config`; Apache adds it when it loads (`DataTree.java`,
-    /// `addConfigNode`).
+    /// Servers before 3.5 had no `/zookeeper/config`; Apache adds it when it loads
+    /// (`DataTree.java`, `addConfigNode`).
     fn add_config_node(&mut self) {
         let writer = &mut self.writer;
         let Some(parent) = writer.live("/zookeeper") else { return };

@@ -16,7 +16,7 @@ use triomphe::{Arc, ThinArc};
 use crate::tree::acl::AclId;
 use crate::tree::children::Children;
 use crate::tree::digest;
-use crate::wire::stat::Stat;
+use crate::wire::stat::{Lifetime, Stat};
 use crate::zxid::Zxid;
 
 /// What is stored of a znode beside path, data and children: Apache's `StatPersisted`, the ACL, and
@@ -244,8 +244,7 @@ impl RecordRef {
             version: meta.version,
             cversion: meta.cversion.wrapping_mul(2).wrapping_sub(num_children),
             aversion: meta.aversion,
-            // A TTL node's or container's owner is shown as it is stored.
-            ephemeral_owner: meta.owner,
+            ephemeral_owner: shown_owner(meta.owner),
             data_length: i32::try_from(data_length).expect("frames bound data"),
             num_children,
             pzxid: meta.pzxid,
@@ -271,6 +270,15 @@ impl RecordRef {
 /// A path to look for, hashed as the record's is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PathKey<'a>(pub &'a [u8]);
+
+/// The `ephemeralOwner` that clients see: of sessions only, not the marks of containers and TTL
+/// znodes (`DataNode.getClientEphemeralOwner`).
+fn shown_owner(owner: i64) -> i64 {
+    match Lifetime::of_owner(owner, true) {
+        Lifetime::Ephemeral(session) => session,
+        Lifetime::Persistent | Lifetime::Container | Lifetime::Ttl(_) => 0,
+    }
+}
 
 impl Hash for PathKey<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
