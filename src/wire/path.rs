@@ -1,0 +1,91 @@
+//! Paths: what a client may name, and how a path falls into parent and name.
+
+/// Whether `path` may name a znode (`PathUtils.java`, `validatePath`).
+///
+/// It starts with `/` and does not end with one but for the root; no element is empty, `.` or
+/// `..`; no character is a control, a surrogate, a private-use or one of U+FFF0 to U+FFFF.
+pub fn is_valid(path: &str) -> bool {
+    let bytes = path.as_bytes();
+    match bytes {
+        [b'/'] => return true,
+        [b'/', .., b'/'] | [] => return false,
+        [b'/', ..] => {}
+        _ => return false,
+    }
+    if bytes.iter().all(|&byte| byte > 0x1f && byte < 0x7f) {
+        return elements_are_valid(path);
+    }
+    elements_are_valid(path) && path.chars().all(is_valid_char)
+}
+
+fn elements_are_valid(path: &str) -> bool {
+    path[1..].split('/').all(|element| !matches!(element, "" | "." | ".."))
+}
+
+/// Java walks UTF-16 units: a character beyond U+FFFF is a pair of surrogates and so refused.
+const fn is_valid_char(char: char) -> bool {
+    !matches!(char,
+        '\0'..='\x1f' | '\x7f'..='\u{9f}' | '\u{e000}'..='\u{f8ff}' | '\u{fff0}'..)
+}
+
+/// The parent's path and the node's name, or `None` for the root.
+///
+/// The parent of a node right below the root is `/`.
+pub fn split(path: &str) -> Option<(&str, &str)> {
+    match path.rsplit_once('/') {
+        Some(("", "")) | None => None,
+        Some(("", name)) => Some(("/", name)),
+        Some((parent, name)) => Some((parent, name)),
+    }
+}
+
+/// `path`'s ancestors from its parent up to and including the root.
+pub fn ancestors(path: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(split(path).map(|(parent, _)| parent), |path| {
+        split(path).map(|(parent, _)| parent)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn valid_and_invalid_paths_as_apache_has_them() {
+        for valid in ["/", "/a", "/a/b", "/a..b", "/...", "/a b", "/\u{e9}", "/a/.b"] {
+            assert!(is_valid(valid), "{valid:?}");
+        }
+        for invalid in [
+            "",
+            "a",
+            "a/b",
+            "/a/",
+            "//",
+            "//a",
+            "/a//b",
+            "/.",
+            "/..",
+            "/a/./b",
+            "/a/../b",
+            "/a\0",
+            "/\x01",
+            "/\x1f",
+            "/\x7f",
+            "/\u{9f}",
+            "/\u{f8ff}",
+            "/\u{fff0}",
+            "/\u{1f600}",
+        ] {
+            assert!(!is_valid(invalid), "{invalid:?}");
+        }
+    }
+
+    #[test]
+    fn paths_fall_into_parent_and_name() {
+        assert_eq!(split("/"), None);
+        assert_eq!(split("/a"), Some(("/", "a")));
+        assert_eq!(split("/a/b"), Some(("/a", "b")));
+        assert_eq!(ancestors("/a/b/c").collect::<Vec<_>>(), ["/a/b", "/a", "/"]);
+        assert_eq!(ancestors("/").count(), 0);
+    }
+}
