@@ -28,9 +28,13 @@ use crate::zxid::Zxid;
 /// Batches taken from one client core before the next one has its turn.
 const BATCHES_PER_TURN: usize = 8;
 
-/// The largest transaction that a request of `jute.maxbuffer` can become, as a multiple of it: the
-/// lists of a multi's ACLs may grow when `auth` is expanded.
-const TXN_GROWTH: usize = 4;
+/// What a transaction may have beyond its request, in bytes: header, digest, versions. One that
+/// has more (an `auth` that stands for many identities) waits in memory for a segment.
+const TXN_OVERHEAD: usize = 64 << 10;
+
+/// The beginning or end of a session with some hundreds of ephemerals, in bytes; a longer end
+/// waits in memory for a segment.
+const SESSION_TXN_BYTES: usize = 64 << 10;
 
 /// The pipeline's end of the links with one client core.
 pub struct ClientEnd {
@@ -123,7 +127,7 @@ impl PipelineCore {
             background,
             snapshots,
             questions,
-            txn_bytes_max: config.limits.jute_bytes_max as usize * TXN_GROWTH,
+            txn_bytes_max: config.limits.jute_bytes_max as usize + TXN_OVERHEAD,
             config,
             address,
             startup,
@@ -217,20 +221,18 @@ impl PipelineCore {
 
     /// What the log takes: all, or, when its volume is full, only sessions or nothing.
     ///
-    /// `None` when room is short because the next segment is still being prepared: that is no
-    /// reason to refuse anything, only to wait.
+    /// `None` when what is staged waits for a segment that is being prepared: that is no reason to
+    /// refuse anything, only to take in nothing more.
     fn room(&self) -> Option<Room> {
+        if !self.is_full {
+            return (!self.disk.log.is_starved()).then_some(Room::Plenty);
+        }
         let room = self.disk.log.room();
-        if room.admits(self.txn_bytes_max, 0) {
-            return Some(Room::Plenty);
-        }
-        match self.is_full {
-            false => None,
-            true if room.admits_session(self.txn_bytes_max / TXN_GROWTH, 0) => {
-                Some(Room::SessionsOnly)
-            }
-            true => Some(Room::Full),
-        }
+        Some(match room.admits_session(SESSION_TXN_BYTES, 0) {
+            true if room.admits(self.txn_bytes_max, 0) => Room::Plenty,
+            true => Room::SessionsOnly,
+            false => Room::Full,
+        })
     }
 
     fn take_batches(&mut self) {
