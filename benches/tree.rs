@@ -3,6 +3,8 @@
 //! Znodes have 20 bytes of path and 100 of data, 1000 to a parent, and what is written is committed
 //! and reclaimed as a server does it, a batch at a time.
 
+#![expect(clippy::disallowed_methods, reason = "a benchmark looks at the clock")]
+
 use std::fs;
 use std::hint::black_box;
 use std::sync::Arc;
