@@ -190,6 +190,7 @@ impl Uring {
 
     /// Hands an operation to the kernel with the next [`Uring::enter`]. Its events carry `owner`.
     pub(super) fn start(&mut self, owner: u64, operation: Operation) -> Key {
+        self.started_short += usize::from(matches!(operation, Operation::Send { .. }));
         let key = self.operations.insert(Running { owner, operation });
         let running = self.operations.get_mut(key).expect("it has just been put there");
         let entry = entry_of(&running.operation).user_data(key.to_bits());
@@ -210,6 +211,9 @@ impl Uring {
 
     /// Submits what was started and collects what is completed; with `wait`, waits until something
     /// is, or `timeout` has passed. Call it only when the last events are drained.
+    ///
+    /// A busy ring gathers: it goes on waiting for as many completions as are soon to be expected,
+    /// for [`GATHER_MICROS`] at most, since each wake costs as much as serving a request.
     pub(super) fn enter(&mut self, wait: bool, timeout: Option<Duration>) -> io::Result<()> {
         assert!(self.is_drained(), "events are taken before the next are collected");
         self.end_lease();
@@ -225,13 +229,20 @@ impl Uring {
         let entered = match timeout {
             // Work that is left over must not wait for a completion that it would cause.
             _ if !self.backlog.is_empty() || !wait => self.enter_without_waiting(),
-            None => self.ring.submit_and_wait(1),
-            Some(timeout) => {
-                let timeout = Timespec::from(timeout);
-                let arguments = SubmitArgs::new().timespec(&timeout);
-                self.ring.submitter().submit_with_args(1, &arguments)
+            timeout => {
+                let timeout = timeout.map(Timespec::from);
+                let mut arguments = SubmitArgs::new();
+                if let Some(timeout) = &timeout {
+                    arguments = arguments.timespec(timeout);
+                }
+                let expected = self.expected();
+                if expected > 1 {
+                    arguments = arguments.min_wait_usec(GATHER_MICROS);
+                }
+                self.ring.submitter().submit_with_args(expected, &arguments)
             }
         };
+        self.started_short = 0;
         if let Err(error) = entered
             && !passing(&error)
         {
@@ -241,6 +252,16 @@ impl Uring {
         self.batch.extend(self.ring.completion());
         self.taken = 0;
         Ok(())
+    }
+
+    /// How many completions are worth waiting for: the short operations just started, which mostly
+    /// complete while they are submitted, and some of what came by itself the last time.
+    fn expected(&self) -> usize {
+        if !self.can_gather {
+            return 1;
+        }
+        let came = self.batch.len().saturating_sub(self.short_in_batch);
+        (self.started_short + came * 3 / 4).min(GATHER_MAX).max(self.started_short + 1)
     }
 
     fn enter_without_waiting(&mut self) -> io::Result<usize> {

@@ -6,11 +6,9 @@
 //! A record links to the one that it replaced, so a path's records are a chain, newest first. One
 //! with 20 bytes of path and 100 of data takes 232 bytes, which is a 256-byte block of mimalloc.
 
-use std::hash::{Hash, Hasher};
 use std::mem;
 
 use arc_swap::ArcSwapAny;
-use papaya::Equivalent;
 use triomphe::{Arc, ThinArc};
 
 use crate::tree::acl::AclId;
@@ -96,7 +94,7 @@ impl Drop for RecordHeader {
     }
 }
 
-/// A record, found by its path in hash tables and ordered by it in sets.
+/// A record, ordered by its path.
 #[derive(Clone)]
 pub struct RecordRef(ThinArc<RecordHeader, u8>);
 
@@ -267,34 +265,12 @@ impl RecordRef {
     }
 }
 
-/// A path to look for, hashed as the record's is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct PathKey<'a>(pub &'a [u8]);
-
 /// The `ephemeralOwner` that clients see: of sessions only, not the marks of containers and TTL
 /// znodes (`DataNode.getClientEphemeralOwner`).
 fn shown_owner(owner: i64) -> i64 {
     match Lifetime::of_owner(owner, true) {
         Lifetime::Ephemeral(session) => session,
         Lifetime::Persistent | Lifetime::Container | Lifetime::Ttl(_) => 0,
-    }
-}
-
-impl Hash for PathKey<'_> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write(self.0);
-    }
-}
-
-impl Equivalent<RecordRef> for PathKey<'_> {
-    fn equivalent(&self, record: &RecordRef) -> bool {
-        self.0 == record.path_bytes()
-    }
-}
-
-impl Hash for RecordRef {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        PathKey(self.path_bytes()).hash(state);
     }
 }
 

@@ -35,6 +35,23 @@ def keys(answer, separator):
     return sorted({line.split(separator)[0] for line in answer.splitlines() if separator in line})
 
 
+SUMMARY = re.compile(r"zk_(avg|min|max|cnt|sum|p50|p95|p99|p999)_(.+)")
+
+
+def metrics(mntr):
+    """The names of mntr, those of one summary on one line: `zk_?_readlatency: avg cnt max min sum`."""
+    plain, summaries = [], {}
+    for name in keys(mntr, "\t"):
+        # Apache adds names by namespace as paths are touched; those of a run are nobody's contract.
+        if "_per_namespace" in name:
+            continue
+        if hit := SUMMARY.fullmatch(name):
+            summaries.setdefault(hit[2], []).append(hit[1])
+        else:
+            plain.append(name)
+    return plain + [f"zk_?_{name}: {' '.join(summaries[name])}" for name in sorted(summaries)]
+
+
 # go-zookeeper's FLWSrvr. Its expression for the version wants MM/DD/YYYY and has failed on Apache since 3.6.
 GO_LATENCY = re.compile(r"^Latency min/avg/max: (\d+)/([0-9.]+)/(\d+)", re.M)
 GO_NETWORK = re.compile(r"^Received: (\d+).*\nSent: (\d+).*\nConnections: (\d+).*\nOutstanding: (\d+)", re.M)
