@@ -56,6 +56,16 @@ pub mod load;
 
 mod verified;
 
+mod java_stream;
+
+#[expect(clippy::disallowed_types, reason = "snapshots are files")]
+pub mod java;
+
+#[expect(clippy::disallowed_types, reason = "logs are files")]
+pub mod java_log;
+
+pub mod migrate;
+
 pub mod tool;
 
 #[cfg(test)]
