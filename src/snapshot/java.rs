@@ -122,8 +122,9 @@ pub struct Fuzzy {
     pub sessions: BTreeMap<i64, i32>,
     /// A zxid not before the end of the fuzziness, and the digest there, where the file has them.
     pub digest: Option<(Zxid, u64)>,
-    /// How many znodes name a list that is not in the table: lists that transactions made while the
-    /// snapshot was written. Such a znode permits nothing to anybody until the replay sets its list.
+    /// How many znodes name a list that is not in the table: lists that transactions made while
+    /// the snapshot was written. Such a znode permits nothing to anybody until the replay sets its
+    /// list.
     pub unknown_lists: u64,
 }
 

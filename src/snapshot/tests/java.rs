@@ -89,6 +89,24 @@ fn every_cut_and_every_flipped_bit_of_a_java_snapshot_is_an_error() {
     }
 }
 
+#[test]
+fn a_last_zxid_stands_behind_the_digest_or_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = write(dir.path(), &sample(), Compression::None);
+    let whole = fs::read(&file.path).unwrap();
+    // The digest, 20 bytes, and its seal go.
+    for (kept, digest) in [(whole.len(), true), (whole.len() - 33, false)] {
+        let mut bytes = [&whole[..kept], &file.zxid.raw().to_be_bytes()].concat();
+        let seal = i64::from(adler2::adler32_slice(&bytes)).to_be_bytes();
+        bytes.extend([&seal[..], b"\0\0\0\x01/"].concat());
+        fs::write(&file.path, &bytes).unwrap();
+        assert_eq!(java::read(&file, &OPTIONS).unwrap().digest.is_some(), digest);
+        bytes[kept] ^= 1;
+        fs::write(&file.path, &bytes).unwrap();
+        assert!(java::read(&file, &OPTIONS).is_err());
+    }
+}
+
 /// A log of Apache's, in its directory.
 fn write_log(dir: &Path, first: Zxid, payloads: &[Vec<u8>]) -> std::path::PathBuf {
     let mut bytes = b"ZKLG\0\0\0\x02\0\0\0\0\0\0\0\0".to_vec();
