@@ -2,6 +2,12 @@
 //! how long it takes to write and to load, how much memory beside the tree, and what a log on the
 //! same volume notices of it.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a bench reads the clock, waits and writes files of its own"
+)]
+
 use std::fs;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;

@@ -5,7 +5,7 @@
 //! unfinished.snapshot.<zxid>  being written, or left by a crash
 //! removed.snapshot.<zxid>     being deleted, or left by a crash
 //! ```
-//! A rename is all or nothing, so neither a part of a snapshot is seen nor what a deletion has left.
+//! A rename is all or nothing, so neither a part of a snapshot is seen nor what a deletion left.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

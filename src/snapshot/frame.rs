@@ -90,6 +90,9 @@ impl Pace {
 /// The buffer of a file being written: kept from file to file.
 pub type Buffer = AlignedVec<BLOCK>;
 
+/// Puts archives into such a buffer.
+type Serializer<'a> = HighSerializer<Buffer, ArenaHandle<'a>, rancor::Error>;
+
 /// A file being written.
 pub struct FileWriter {
     file: File,
@@ -153,7 +156,7 @@ impl FileWriter {
     /// Appends a frame.
     pub fn append(
         &mut self,
-        archive: &impl for<'a> rkyv::Serialize<HighSerializer<Buffer, ArenaHandle<'a>, rancor::Error>>,
+        archive: &impl for<'a> rkyv::Serialize<Serializer<'a>>,
     ) -> Result<(), SnapshotError> {
         let (start, offset) = (self.buffer.len(), self.length());
         self.buffer.extend_from_slice(&[0; FRAME_HEADER_BYTES]);

@@ -12,7 +12,7 @@
 //!                   file's length and checksum
 //!
 //! file    header 32 │ frame │ frame │ …
-//! header  magic "RKSNAP01" 8 │ version u32 │ kind u32 │ zxid i64 │ index u32 │ crc32c of these u32
+//! header  magic "RKSNAP01" 8 │ version u32 │ kind u32 │ zxid i64 │ index u32 │ their crc32c u32
 //! frame   length u32 │ crc32c u32 │ offset in the file u64 │ archive │ zeros up to a multiple of 16
 //! ```
 //! The integers are little-endian. A frame's crc32c covers its length, its offset, the file's
@@ -55,6 +55,16 @@ pub mod parse;
 pub mod load;
 
 mod verified;
+
+mod java_stream;
+
+#[expect(clippy::disallowed_types, reason = "snapshots are files")]
+pub mod java;
+
+#[expect(clippy::disallowed_types, reason = "logs are files")]
+pub mod java_log;
+
+pub mod migrate;
 
 pub mod tool;
 

@@ -1,6 +1,7 @@
 //! Snapshots of trees that transactions made, whole, damaged, cut off and written beside writes.
 
 mod damage;
+mod java;
 mod random;
 
 use std::collections::BTreeMap;
