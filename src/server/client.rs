@@ -20,9 +20,9 @@ use crate::io::ring::{Completion, Ring, Token};
 use crate::pipeline::auth::AuthConfig;
 use crate::server::admission::{Admission, Refusal};
 use crate::server::connection::{Connection, Front, Pending, Phase, front};
+use crate::server::four_letter::Words;
 use crate::server::mesh::{Receiver, Sender};
 use crate::server::message::{Item, ToClients, ToPipeline};
-use crate::server::four_letter::Words;
 use crate::server::report::ClientStats;
 use crate::server::slots::Slots;
 use crate::server::stages::Stages;
@@ -205,8 +205,7 @@ impl ClientCore {
             tracing::debug!("{peer}: {error}");
         }
         let now = self.now;
-        let token =
-            self.connections.insert(|token| Connection::new(token, peer, now));
+        let token = self.connections.insert(|token| Connection::new(token, peer, now));
         self.greetings.push_back((now + self.limits.greeting_timeout, token));
         self.stats.connections_accepted += 1;
         self.commands.push(Command::Attach(token, socket));
@@ -508,8 +507,7 @@ impl ClientCore {
                 self.close_loudly(token, "it has not asked for a session in time");
             }
         }
-        while let Some((_, token, frame)) =
-            self.partials.pop_front_if(|(due, ..)| *due <= self.now)
+        while let Some((_, token, frame)) = self.partials.pop_front_if(|(due, ..)| *due <= self.now)
         {
             let connection = self.connections.get_mut(token);
             if connection.is_some_and(|it| it.partial_watched && it.frames == frame) {

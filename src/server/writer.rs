@@ -379,7 +379,10 @@ impl PipelineCore {
     /// Whether the core must be called again although nothing happens in its ring.
     pub fn has_work(&self) -> bool {
         self.room().is_some()
-            && self.clients.iter().any(|client| client.backlog.is_empty() && !client.from.is_empty())
+            && self
+                .clients
+                .iter()
+                .any(|client| client.backlog.is_empty() && !client.from.is_empty())
     }
 
     /// When something is due next.
@@ -393,4 +396,3 @@ impl PipelineCore {
             .min()
     }
 }
-
