@@ -29,3 +29,7 @@ pub mod config;
 pub mod io;
 
 pub mod server;
+
+pub mod check;
+
+pub mod cli;

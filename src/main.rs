@@ -1,1 +1,109 @@
-fn main() {}
+//! The command line: flags to a command, its outcome to an exit code.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use ringkeeper::cli;
+
+// A znode is a handful of small allocations, made on one core and freed on another. mimalloc's size
+// classes are tight and its frees from another thread take no lock.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A ZooKeeper server on io_uring, a thread per core.
+#[derive(Parser)]
+#[command(name = "ringkeeper", version, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  all went well, or the server was told to stop
+  1  the server stopped on a fault of its own
+  2  the command line has no meaning
+  3  the configuration cannot be honoured
+  4  the host lacks what a server needs
+  5  the data is damaged, or the server refuses to start on it
+  6  the disk failed or is full
+
+Environment:
+  SERVER_JVMFLAGS, JVMFLAGS  -Dzookeeper.KEY=VALUE flags, as for Apache's zkServer.sh
+  RINGKEEPER_LOG             what is traced to standard error: info, debug, ringkeeper=trace, ...";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve until told to stop by SIGTERM or SIGINT.
+    Server(Configuration),
+    /// Say whether this host can run a configuration, and what to change.
+    Check(Configuration),
+}
+
+/// Where a configuration comes from.
+#[derive(Args)]
+struct Configuration {
+    /// Set a system property, as for a JVM; zoo.cfg holds against it.
+    #[arg(short = 'D', value_name = "zookeeper.KEY=VALUE")]
+    flags: Vec<String>,
+    /// The zoo.cfg; without one, a server on 127.0.0.1:2181 with its data in ./ringkeeper-data.
+    #[arg(value_name = "zoo.cfg")]
+    file: Option<PathBuf>,
+}
+
+impl From<Configuration> for cli::ConfigArgs {
+    fn from(Configuration { flags, file }: Configuration) -> cli::ConfigArgs {
+        cli::ConfigArgs { flags, file }
+    }
+}
+
+fn main() -> ExitCode {
+    let Cli { command } = Cli::parse();
+    trace_to_stderr();
+    let exit = match command {
+        Command::Server(configuration) => cli::server(configuration.into()),
+        Command::Check(configuration) => cli::check(configuration.into(), None),
+    };
+    exit.into()
+}
+
+/// Traces at `info` unless `RINGKEEPER_LOG` says otherwise.
+fn trace_to_stderr() {
+    let filter = EnvFilter::builder()
+        .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
+        .with_env_var("RINGKEEPER_LOG")
+        .from_env_lossy();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    /// The arguments that commands share, on their own.
+    #[derive(Parser)]
+    struct Shared {
+        #[command(flatten)]
+        configuration: Configuration,
+    }
+
+    #[test]
+    fn flags_are_written_as_for_a_jvm() {
+        let words = ["check", "-Dzookeeper.a=b", "-Dc", "zoo.cfg", "-Dd=e=f"];
+        let Configuration { flags, file } = Shared::try_parse_from(words).unwrap().configuration;
+        assert_eq!(flags, ["zookeeper.a=b", "c", "d=e=f"]);
+        assert_eq!(file, Some("zoo.cfg".into()));
+        let two = Shared::try_parse_from(["check", "a", "b"]);
+        assert_eq!(two.err().unwrap().exit_code(), cli::Exit::Usage as i32);
+    }
+}

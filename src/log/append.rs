@@ -163,6 +163,11 @@ impl Log {
         self.appender.is_idle()
     }
 
+    /// True when something staged waits for a segment that is not there.
+    pub fn is_starved(&self) -> bool {
+        self.appender.is_starved()
+    }
+
     /// How batches are written.
     pub fn writer(&self) -> WriterKind {
         self.writer

@@ -130,6 +130,11 @@ impl Appender {
         self.groups.is_empty() && self.in_flight.is_none()
     }
 
+    /// True when a group has no place on disk.
+    pub fn is_starved(&self) -> bool {
+        self.groups.iter().any(|group| group.place.is_none())
+    }
+
     /// True once a batch was written, by this appender or before it.
     pub fn has_batches(&self) -> bool {
         self.chain.is_some()

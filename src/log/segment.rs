@@ -133,6 +133,12 @@ pub struct SegmentFile {
     reads: OnceLock<Map>,
 }
 
+impl AsFd for SegmentFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd()
+    }
+}
+
 impl SegmentFile {
     /// Opens a segment of `size` bytes to be written by `writer`.
     pub(super) fn open_to_write(

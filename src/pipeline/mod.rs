@@ -1,1 +1,366 @@
-//! From a request to a transaction to a reply.
+//! From a request to a transaction to a reply: the writer's side of the server, as a plain value.
+//!
+//! ```text
+//! handle_connect / handle_request / handle_timeout
+//!     └─ check and apply at the next zxid (prepare)
+//!          ├─ transaction bytes ──► take_txns ──► the log (and, in an ensemble, the followers)
+//!          └─ reply and events, held back until …
+//! handle_appended(through)      everything prepared so far travels in one group
+//! handle_persisted(through) ──► poll_published: the groups that are durable, and nothing else
+//! ```
+//!
+//! Nothing but [`Pipeline::handle_persisted`] lets a reply out, so "durable before acknowledged"
+//! cannot be forgotten. After each call that goes in, the shell drains [`Pipeline::take_txns`] and
+//! [`Pipeline::poll_notice`].
+//!
+//! Cost of a set of 100 bytes, as sketched before it was measured: decoding 50 ns, two lookups
+//! 200 ns, the new record 150 ns, two CRCs for the digest 60 ns, encoding transaction and reply
+//! 80 ns.
+
+pub mod auth;
+pub mod session;
+
+pub mod prepare;
+pub mod read;
+
+mod reaper;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::pipeline::auth::AuthConfig;
+use crate::pipeline::reaper::Reaper;
+use crate::pipeline::session::Sessions;
+use crate::time::{Time, WallMs};
+use crate::tree::effects::Event;
+use crate::tree::writer::Writer;
+use crate::wire::acl::Id;
+use crate::wire::opcode::OpCode;
+use crate::zxid::Zxid;
+
+/// The rules of this server, from its configuration.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// TTL nodes exist (`extendedTypesEnabled`).
+    pub extended_types: bool,
+    /// Quotas of the hard kind are enforced (`enforceQuota`).
+    pub enforce_quota: bool,
+    /// Nobody needs a permission (`skipACL`).
+    pub skip_acl: bool,
+    /// A transaction carries the digest of the tree after it (`digest.enabled`).
+    pub digest: bool,
+    /// A session's end lists the nodes that go with it (`closeSessionTxn.enabled`).
+    pub close_session_txn: bool,
+    /// `reconfigEnabled`: which error a standalone server gives.
+    pub reconfig: bool,
+    /// The bounds of a session's timeout, in milliseconds.
+    pub session_timeout_ms_min: i32,
+    pub session_timeout_ms_max: i32,
+    /// The ways to authenticate.
+    pub auth: AuthConfig,
+    /// How often containers and TTL nodes are looked through, in milliseconds.
+    pub container_check_interval_ms: u64,
+    /// The most of them that are deleted in a minute.
+    pub containers_per_minute_max: u64,
+    /// How long a container may stand without ever having had a child, in milliseconds; 0: ever.
+    pub container_never_used_ms_max: u64,
+}
+
+/// A client's connection: the core that has it, and that core's name for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Client {
+    pub core: u16,
+    pub connection: u64,
+}
+
+/// A connection asks for a session, or for its old one.
+#[derive(Clone, Copy, Debug)]
+pub struct Connect {
+    pub client: Client,
+    pub timeout_ms: i32,
+    /// 0 for a new session.
+    pub session: i64,
+    /// What the client claims to be the session's; `None` when it is not even 16 bytes long.
+    pub password: Option<[u8; 16]>,
+    /// Whether the reply has the read-only byte.
+    pub has_read_only: bool,
+}
+
+/// A write, or the end of a session, as a client's core passes it on.
+#[derive(Clone, Copy, Debug)]
+pub struct Write<'a> {
+    pub client: Client,
+    pub session: i64,
+    pub xid: i32,
+    pub op: OpCode,
+    pub body: &'a [u8],
+    /// What the connection had shown of itself when it sent the request.
+    pub ids: &'a [Id],
+}
+
+/// Whether the log takes another transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// Any.
+    Plenty,
+    /// Only the beginnings and ends of sessions: what is left is kept for them.
+    SessionsOnly,
+    /// None.
+    Full,
+}
+
+/// What becomes of a connection along with a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// It goes on.
+    Serve,
+    /// Its session is set up, with this timeout in milliseconds.
+    Begin { session: i64, timeout_ms: i32 },
+    /// It ends as soon as the reply is sent.
+    Close,
+}
+
+/// One reply in an [`Outbox`].
+#[derive(Clone, Copy, Debug)]
+pub struct Reply {
+    pub connection: u64,
+    /// The request's xid.
+    pub xid: i32,
+    /// The version at which it was true: everything up to here is told before it.
+    pub zxid: Zxid,
+    /// Its end in the outbox's bytes; it begins where the one before it ends.
+    pub end: usize,
+    pub then: Then,
+    /// Whether it answers a request, or comes unasked (a session that expired).
+    pub answers: bool,
+}
+
+/// Replies to the connections of one core, in the order of their zxids.
+#[derive(Clone, Debug, Default)]
+pub struct Outbox {
+    pub bytes: Vec<u8>,
+    pub replies: Vec<Reply>,
+}
+
+/// Transactions that became durable together, with all that they caused.
+#[derive(Debug)]
+pub struct Published {
+    /// The version that readers may move to.
+    pub through: Zxid,
+    /// By client core.
+    pub outboxes: Vec<Outbox>,
+    /// What watchers are told, in the order of their zxids.
+    pub events: Arc<[Event]>,
+}
+
+/// What a client's core is told at once, without waiting for the disk.
+#[derive(Clone, Debug)]
+pub enum Notice {
+    /// The answer to a connect request that made no transaction: a session found, or refused.
+    Connected { client: Client, frame: Vec<u8>, then: Then },
+    /// The connection ends, unanswered: its session has moved, or there is no room.
+    Close { client: Client },
+}
+
+/// Transactions encoded and not yet taken by the log.
+#[derive(Debug, Default)]
+pub struct Txns {
+    bytes: Vec<u8>,
+    /// The zxid of each, and where it ends.
+    ends: Vec<(Zxid, usize)>,
+}
+
+impl Txns {
+    /// Each transaction with its zxid, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (Zxid, &[u8])> {
+        let starts = std::iter::once(0).chain(self.ends.iter().map(|&(_, end)| end));
+        starts.zip(&self.ends).map(|(start, &(zxid, end))| (zxid, &self.bytes[start..end]))
+    }
+
+    /// Forgets them, and keeps the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+}
+
+/// How many transactions lie between two digests that are kept (`DataTree.java`).
+const DIGEST_INTERVAL: u32 = 128;
+
+/// How many digests are kept.
+const DIGESTS_MAX: usize = 1024;
+
+/// Counters for `mntr`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PipelineStats {
+    pub txns: u64,
+    pub errors: u64,
+    pub refused_no_room: u64,
+    pub sessions_expired: u64,
+    pub connections_revalidated: u64,
+}
+
+/// The writer's side of the server.
+pub struct Pipeline {
+    writer: Writer,
+    sessions: Sessions,
+    settings: Settings,
+    reaper: Reaper,
+    /// The last zxid given to a transaction.
+    prepared: Zxid,
+    durable: Zxid,
+    room: Room,
+    txns: Txns,
+    outboxes: Vec<Outbox>,
+    events: Vec<Event>,
+    /// Groups on their way to the disk, oldest first.
+    sealed: VecDeque<Published>,
+    notices: VecDeque<Notice>,
+    /// The tree's digest now and then, oldest first.
+    digests: VecDeque<(Zxid, u64)>,
+    stats: PipelineStats,
+}
+
+impl Pipeline {
+    /// A pipeline over the recovered tree and sessions, for `client_cores` cores.
+    pub fn new(
+        writer: Writer,
+        sessions: Sessions,
+        settings: Settings,
+        client_cores: usize,
+        now: Time,
+    ) -> Pipeline {
+        let mut writer = writer;
+        writer.set_watched(true);
+        let prepared = writer.last_zxid();
+        Pipeline {
+            reaper: Reaper::new(&settings, now),
+            writer,
+            sessions,
+            settings,
+            prepared,
+            durable: prepared,
+            room: Room::Plenty,
+            txns: Txns::default(),
+            outboxes: vec![Outbox::default(); client_cores],
+            events: Vec::new(),
+            sealed: VecDeque::new(),
+            notices: VecDeque::new(),
+            digests: VecDeque::new(),
+            stats: PipelineStats::default(),
+        }
+    }
+
+    /// The tree's writer, to be asked.
+    pub fn writer(&self) -> &Writer {
+        &self.writer
+    }
+
+    /// The sessions, to be asked.
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// What was counted.
+    pub fn stats(&self) -> PipelineStats {
+        self.stats
+    }
+
+    /// The tree's digest after every [`DIGEST_INTERVAL`]th transaction, oldest first.
+    pub fn digests(&self) -> impl Iterator<Item = (Zxid, u64)> {
+        self.digests.iter().copied()
+    }
+
+    /// The last zxid given to a transaction.
+    pub fn prepared(&self) -> Zxid {
+        self.prepared
+    }
+
+    /// How far everything is durable.
+    pub fn durable(&self) -> Zxid {
+        self.durable
+    }
+
+    /// Says how much the log still takes; holds until it is said again.
+    pub fn set_room(&mut self, room: Room) {
+        self.room = room;
+    }
+
+    /// The transactions prepared since the last call of [`Txns::clear`]: the shell hands them to
+    /// the log, in order, and clears them.
+    pub fn take_txns(&mut self) -> &mut Txns {
+        &mut self.txns
+    }
+
+    /// The log has everything prepared so far: it travels as one group.
+    pub fn handle_appended(&mut self) {
+        let is_empty = self.outboxes.iter().all(|outbox| outbox.replies.is_empty());
+        if is_empty && self.events.is_empty() && self.sealed_through() == self.prepared {
+            return;
+        }
+        let outboxes = self.outboxes.iter_mut().map(std::mem::take).collect();
+        let events = std::mem::take(&mut self.events).into();
+        self.sealed.push_back(Published { through: self.prepared, outboxes, events });
+    }
+
+    fn sealed_through(&self) -> Zxid {
+        self.sealed.back().map_or(self.durable, |group| group.through)
+    }
+
+    /// The disk has everything up to `through`: what waited for it can be published.
+    pub fn handle_persisted(&mut self, through: Zxid) {
+        assert!(through <= self.prepared, "the disk holds nothing that was not prepared");
+        self.durable = self.durable.max(through);
+        self.sessions.handle_committed(self.durable);
+    }
+
+    /// The oldest group that is durable and has not been published.
+    pub fn poll_published(&mut self) -> Option<Published> {
+        self.sealed.pop_front_if(|group| group.through <= self.durable)
+    }
+
+    /// The oldest message that waits for no disk.
+    pub fn poll_notice(&mut self) -> Option<Notice> {
+        self.notices.pop_front()
+    }
+
+    /// Gives up records that no reader at or after `oldest_reader` and no snapshot at one of
+    /// `snapshots` needs. Its work is bounded: whether there is more.
+    pub fn reclaim(&mut self, oldest_reader: Zxid, snapshots: &[Zxid]) -> bool {
+        self.writer.reclaim(oldest_reader.min(self.durable), snapshots)
+    }
+
+    /// When [`Pipeline::handle_timeout`] is due next.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        let expiry = self.sessions.poll_timeout();
+        [expiry, Some(self.reaper.due())].into_iter().flatten().min()
+    }
+
+    /// Ends sessions that were not heard of for too long, and deletes containers and TTL nodes
+    /// that have had their time.
+    pub fn handle_timeout(&mut self, now: Time, wall: WallMs) {
+        self.writer.set_now(now);
+        if self.room != Room::Full {
+            for session in self.sessions.poll_expired(now) {
+                self.stats.sessions_expired += 1;
+                if !self.end_session(session, 0, None, wall) {
+                    self.sessions.handle_close_refused(session, now);
+                }
+            }
+        }
+        if self.room == Room::Plenty && self.reaper.due() <= now {
+            for path in self.reaper.candidates(now, &self.writer, &self.settings) {
+                self.reap(&path, wall);
+            }
+        }
+    }
+
+    /// A session was heard of.
+    pub fn handle_touch(&mut self, now: Time, session: i64) {
+        self.sessions.touch(session, now);
+    }
+}

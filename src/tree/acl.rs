@@ -142,6 +142,17 @@ impl AclInterner {
         }
     }
 
+    /// Says of uses that ended above `last` that they ended there: the caller is undoing what is
+    /// above it.
+    pub fn undo_above(&mut self, last: Zxid) {
+        for (id, zxid) in self.unused.iter_mut().filter(|(_, zxid)| *zxid > last) {
+            *zxid = last;
+            if let Some(uses) = self.uses.get_mut(id) {
+                uses.idle_since = uses.idle_since.min(last);
+            }
+        }
+    }
+
     /// Drops lists that no version from `oldest` on needs; at most `budget` are looked at.
     pub fn reclaim(&mut self, oldest: Zxid, budget: usize) {
         for _ in 0..budget {
@@ -162,5 +173,51 @@ impl AclInterner {
     /// How many lists there are.
     pub fn count(&self) -> usize {
         self.uses.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::acl::{Id, Perms};
+
+    fn acl(name: &str) -> EncodedAcl<'static> {
+        let id = Id { scheme: "ip".into(), id: name.into() };
+        EncodedAcl::from_list(&[Acl { perms: Perms::READ, id }])
+    }
+
+    #[test]
+    fn lists_are_shared_and_null_is_open() {
+        let mut acls = AclInterner::new();
+        assert_eq!(acls.intern(&EncodedAcl::OPEN), AclId::OPEN);
+        let null = EncodedAcl::decode(&mut crate::wire::jute::Reader::new(&[0xff; 4])).unwrap();
+        assert_eq!(acls.intern(&null), AclId::OPEN);
+        let id = acls.intern(&acl("a"));
+        assert_eq!(acls.intern(&acl("a")), id);
+        assert_ne!(acls.intern(&acl("b")), id);
+        assert_eq!(acls.shared().list(id).encoded, acl("a"));
+    }
+
+    #[test]
+    fn a_list_goes_when_no_version_needs_it() {
+        let zxid = Zxid::from_raw;
+        let mut acls = AclInterner::new();
+        let (a, b) = (acls.intern(&acl("a")), acls.intern(&acl("b")));
+        acls.retain(a, 1);
+        acls.retain(b, 1);
+        acls.release(a, zxid(5));
+        acls.reclaim(zxid(4), 10);
+        assert_eq!(acls.count(), 3);
+        // It is in use again, and the first end of its use is of no account.
+        acls.retain(a, 1);
+        acls.release(a, zxid(7));
+        acls.reclaim(zxid(6), 10);
+        assert_eq!(acls.count(), 3);
+        // What is undone moves to where the history ends, and waits for nothing later.
+        acls.release(b, zxid(9));
+        acls.undo_above(zxid(6));
+        acls.reclaim(zxid(6), 10);
+        assert_eq!(acls.count(), 1);
+        assert!(acls.has(AclId::OPEN));
     }
 }

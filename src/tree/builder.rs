@@ -201,8 +201,8 @@ impl Builder {
         }
     }
 
-    /// Servers before 3.5 had no `/zookeeper/config`; Apache adds it when it loads (`DataTree.java`,
-    /// `addConfigNode`).
+    /// Servers before 3.5 had no `/zookeeper/config`; Apache adds it when it loads
+    /// (`DataTree.java`, `addConfigNode`).
     fn add_config_node(&mut self) {
         let writer = &mut self.writer;
         let Some(parent) = writer.live("/zookeeper") else { return };
@@ -297,10 +297,10 @@ impl<'b> Part<'b> {
         }
         let parts = Parts { path, data, meta, children, older: None };
         let record = RecordRef::new(parts, &mut self.scratch);
-        let sums = &mut self.sums;
+        let (sums, hash) = (&mut self.sums, table.hash(path.as_bytes()));
         match path {
             "/" => sums.has_root = true,
-            path => sums.paths = sums.paths.wrapping_add(table.hash(path.as_bytes())),
+            _ => sums.paths = sums.paths.wrapping_add(hash),
         }
         sums.totals.node_count += 1;
         sums.totals.data_size += data_size(&record);
@@ -314,7 +314,7 @@ impl<'b> Part<'b> {
         {
             sums.quotas.push(prefix.into());
         }
-        match table.insert(record, &self.hold) {
+        match table.insert_hashed(record, Some(hash), &self.hold) {
             false => Ok(()),
             true => Err(BuildError::Repeated { path: path.to_owned() }),
         }

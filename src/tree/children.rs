@@ -466,8 +466,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
-        /// Grows and shrinks in waves, so that nodes split, merge and vanish at every height; clones
-        /// taken on the way keep what they had.
+        /// Grows and shrinks in waves, so that nodes split, merge and vanish at every height;
+        /// clones taken on the way keep what they had.
         #[test]
         fn a_set_is_a_set_and_its_clones_are_their_own(
             seed in any::<u64>(),

@@ -3,16 +3,8 @@
 use std::sync::Arc;
 
 use crate::tree::acl::AclId;
+use crate::wire::response::EventKind;
 use crate::zxid::Zxid;
-
-/// What happened to a znode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum EventKind {
-    Created,
-    Deleted,
-    DataChanged,
-    ChildrenChanged,
-}
 
 /// A change that a watch may wait for.
 #[derive(Clone, Debug, PartialEq, Eq)]

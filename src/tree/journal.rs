@@ -71,8 +71,8 @@ impl Journal {
         Err(self.marks.pop_back().expect("it was there").before)
     }
 
-    /// Lets go of records that no active version needs; `bury` is called with tombstones below
-    /// which nothing is needed. At most `budget` records are looked at.
+    /// Lets go of records that no active version needs; `bury` is called with each tombstone below
+    /// which nothing is needed, though it may have been replaced. At most `budget` records are looked at.
     ///
     /// Returns whether something was left to be done.
     pub fn reclaim(

@@ -2,7 +2,8 @@
 //!
 //! A quota on `/a` is the two znodes `/zookeeper/quota/a/zookeeper_limits` and `…/zookeeper_stats`,
 //! both made by a client. Each server rewrites the statistics itself on every change below `/a`.
-//! Source: `Quotas.java`, `StatsTrack.java`, `DataTree.java`, `ZooKeeperServer.java` (`checkQuota`).
+//! Source: `Quotas.java`, `StatsTrack.java`, `DataTree.java`, and `checkQuota` in
+//! `ZooKeeperServer.java`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -6,17 +6,15 @@
 //! A record links to the one that it replaced, so a path's records are a chain, newest first. One
 //! with 20 bytes of path and 100 of data takes 232 bytes, which is a 256-byte block of mimalloc.
 
-use std::hash::{Hash, Hasher};
 use std::mem;
 
 use arc_swap::ArcSwapAny;
-use papaya::Equivalent;
 use triomphe::{Arc, ThinArc};
 
 use crate::tree::acl::AclId;
 use crate::tree::children::Children;
 use crate::tree::digest;
-use crate::wire::stat::Stat;
+use crate::wire::stat::{Lifetime, Stat};
 use crate::zxid::Zxid;
 
 /// What is stored of a znode beside path, data and children: Apache's `StatPersisted`, the ACL, and
@@ -96,7 +94,7 @@ impl Drop for RecordHeader {
     }
 }
 
-/// A record, found by its path in hash tables and ordered by it in sets.
+/// A record, ordered by its path.
 #[derive(Clone)]
 pub struct RecordRef(ThinArc<RecordHeader, u8>);
 
@@ -244,8 +242,7 @@ impl RecordRef {
             version: meta.version,
             cversion: meta.cversion.wrapping_mul(2).wrapping_sub(num_children),
             aversion: meta.aversion,
-            // A TTL node's or container's owner is shown as it is stored.
-            ephemeral_owner: meta.owner,
+            ephemeral_owner: shown_owner(meta.owner),
             data_length: i32::try_from(data_length).expect("frames bound data"),
             num_children,
             pzxid: meta.pzxid,
@@ -268,25 +265,12 @@ impl RecordRef {
     }
 }
 
-/// A path to look for, hashed as the record's is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct PathKey<'a>(pub &'a [u8]);
-
-impl Hash for PathKey<'_> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write(self.0);
-    }
-}
-
-impl Equivalent<RecordRef> for PathKey<'_> {
-    fn equivalent(&self, record: &RecordRef) -> bool {
-        self.0 == record.path_bytes()
-    }
-}
-
-impl Hash for RecordRef {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        PathKey(self.path_bytes()).hash(state);
+/// The `ephemeralOwner` that clients see: of sessions only, not the marks of containers and TTL
+/// znodes (`DataNode.getClientEphemeralOwner`).
+fn shown_owner(owner: i64) -> i64 {
+    match Lifetime::of_owner(owner, true) {
+        Lifetime::Ephemeral(session) => session,
+        Lifetime::Persistent | Lifetime::Container | Lifetime::Ttl(_) => 0,
     }
 }
 

@@ -1,12 +1,12 @@
 //! The table that all readers share: shards of a concurrent map from path to newest record.
 
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
 
 use foldhash::SharedSeed;
-use foldhash::fast::SeedableRandomState;
-use papaya::{HashMap, LocalGuard};
+use foldhash::quality::SeedableRandomState;
+use papaya::{Equivalent, HashMap, LocalGuard, ResizeMode};
 
-use crate::tree::record::{PathKey, RecordRef};
+use crate::tree::record::RecordRef;
 
 /// How many shards the table has: the unit of parallel snapshots and loading, so several times the
 /// cores of any machine that this is meant for. A power of two.
@@ -14,7 +14,68 @@ pub const SHARD_COUNT: usize = 64;
 
 const _: () = assert!(SHARD_COUNT.is_power_of_two());
 
-type Shard = HashMap<RecordRef, (), SeedableRandomState>;
+/// How many slots each write moves while a shard is resized. All shards fill alike, so they resize
+/// at about the same time: a small step keeps that time's writes from costing ten times as much,
+/// and is still through long before the next resize.
+const RESIZE_STEP: usize = 8;
+
+type Shard = HashMap<Entry, (), BuildHasherDefault<Keep>>;
+
+/// A record beside its path's hash: a resize then reads no records, and an operation hashes once.
+struct Entry {
+    hash: u64,
+    record: RecordRef,
+}
+
+impl Hash for Entry {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Entry) -> bool {
+        self.hash == other.hash && self.record.path_bytes() == other.record.path_bytes()
+    }
+}
+
+impl Eq for Entry {}
+
+/// A path to look for.
+struct Key<'a> {
+    hash: u64,
+    path: &'a [u8],
+}
+
+impl Hash for Key<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+impl Equivalent<Entry> for Key<'_> {
+    fn equivalent(&self, entry: &Entry) -> bool {
+        self.hash == entry.hash && self.path == entry.record.path_bytes()
+    }
+}
+
+/// The hasher of what is a hash already.
+#[derive(Default)]
+struct Keep(u64);
+
+impl Hasher for Keep {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("only hashes are hashed");
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
 
 /// Path to newest record. One thread writes, any number read.
 pub struct Table {
@@ -42,7 +103,8 @@ impl Table {
             .map(|_| {
                 HashMap::builder()
                     .capacity(capacity / SHARD_COUNT)
-                    .hasher(hasher.clone())
+                    .hasher(BuildHasherDefault::default())
+                    .resize_mode(ResizeMode::Incremental(RESIZE_STEP))
                     .shared_collector(std::sync::Arc::clone(&collector))
                     .build()
             })
@@ -55,36 +117,42 @@ impl Table {
         Hold(self.shards[0].guard())
     }
 
-    /// The shard of `path`. The map's own index takes the hash's low bits.
-    pub fn shard_of(&self, path: &[u8]) -> usize {
-        (self.hash(path) >> (u64::BITS - SHARD_COUNT.trailing_zeros())) as usize
-    }
-
     /// The keyed hash of `path`.
     pub fn hash(&self, path: &[u8]) -> u64 {
-        self.hasher.hash_one(PathKey(path))
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(path);
+        hasher.finish()
     }
 
-    fn shard(&self, path: &[u8]) -> &Shard {
-        &self.shards[self.shard_of(path)]
+    /// The shard of a hash: by its high bits, since the map's own index takes the low ones.
+    fn shard(&self, hash: u64) -> &Shard {
+        &self.shards[(hash >> (u64::BITS - SHARD_COUNT.trailing_zeros())) as usize]
     }
 
     /// The newest record of `path`.
     pub fn get<'h>(&self, path: &[u8], hold: &'h Hold<'_>) -> Option<&'h RecordRef> {
-        self.shard(path).get_key_value(&PathKey(path), &hold.0).map(|(record, ())| record)
+        let hash = self.hash(path);
+        let found = self.shard(hash).get_key_value(&Key { hash, path }, &hold.0);
+        found.map(|(entry, ())| &entry.record)
     }
 
     /// Makes `record` the newest of its path. Says whether there was one before.
     pub fn insert(&self, record: RecordRef, hold: &Hold<'_>) -> bool {
+        self.insert_hashed(record, None, hold)
+    }
+
+    /// The same, where the caller has the hash of the record's path.
+    pub fn insert_hashed(&self, record: RecordRef, hash: Option<u64>, hold: &Hold<'_>) -> bool {
+        let hash = hash.unwrap_or_else(|| self.hash(record.path_bytes()));
         // The map keeps the new key where an equal one stood, and not only its value: a test here
         // holds it to that.
-        let shard = self.shard(record.path_bytes());
-        shard.insert(record, (), &hold.0).is_some()
+        self.shard(hash).insert(Entry { hash, record }, (), &hold.0).is_some()
     }
 
     /// Forgets `path`.
     pub fn remove(&self, path: &[u8], hold: &Hold<'_>) {
-        self.shard(path).remove(&PathKey(path), &hold.0);
+        let hash = self.hash(path);
+        self.shard(hash).remove(&Key { hash, path }, &hold.0);
     }
 
     /// Every record of shard `index`, in no order. A record that is replaced meanwhile is seen as
@@ -94,14 +162,7 @@ impl Table {
         index: usize,
         hold: &'h Hold<'_>,
     ) -> impl Iterator<Item = &'h RecordRef> {
-        self.shards[index].keys(&hold.0)
-    }
-}
-
-impl<'t> Hold<'t> {
-    /// Lets go of what was found, and holds on anew.
-    pub fn renew(&mut self) {
-        papaya::Guard::refresh(&mut self.0);
+        self.shards[index].keys(&hold.0).map(|entry| &entry.record)
     }
 }
 
@@ -132,8 +193,12 @@ mod tests {
     fn paths_spread_over_the_shards() {
         let table = Table::new(0, 7);
         let mut counts = [0; SHARD_COUNT];
+        let hold = table.hold();
         for n in 0..64_000 {
-            counts[table.shard_of(format!("/a/{n}").as_bytes())] += 1;
+            table.insert(record(&format!("/a/{n}"), 0), &hold);
+        }
+        for (shard, count) in counts.iter_mut().enumerate() {
+            *count = table.iterate(shard, &hold).count();
         }
         assert!(counts.iter().all(|count| (800..1200).contains(count)), "{counts:?}");
     }

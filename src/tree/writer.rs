@@ -1,12 +1,13 @@
 //! The sole writer of a tree: begins, ends and undoes transactions, and keeps what goes along.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::time::Time;
 use crate::tree::acl::{AclId, AclInterner};
 use crate::tree::children::Children;
-use crate::tree::effects::{Effects, Event, EventKind, Totals};
+use crate::tree::effects::{Effects, Event, Totals};
+use crate::wire::response::EventKind;
 use crate::tree::index::Reapable;
 use crate::tree::journal::{Change, Journal};
 use crate::tree::quota::{QuotaNode, QuotaPaths};
@@ -21,6 +22,11 @@ use crate::zxid::Zxid;
 
 /// How many records one call of [`Writer::reclaim`] looks at: a few hundred microseconds.
 const RECLAIM_MAX: usize = 2048;
+
+/// How many tombstones that nobody needs stay in the table. The map never uses a removed entry's slot
+/// again, so a path that is deleted and created over and over would have its shard rebuilt every 75
+/// times; its tombstone's slot is used again. Each takes some 170 bytes.
+const GRAVES_MAX: usize = 8192;
 
 /// How a tree is set up.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +61,8 @@ pub struct Writer {
     pub(super) journal: Journal,
     /// Everything up to here may have been reclaimed, so it cannot be undone.
     reclaimed: Zxid,
+    /// Tombstones that nobody needs, oldest first; some have been replaced.
+    graves: VecDeque<RecordRef>,
     pub(super) quotas: QuotaPaths,
     pub(super) reapable: Reapable,
     /// How many ephemeral znodes each session owns.
@@ -88,6 +96,7 @@ impl Writer {
             open: None,
             journal: Journal::default(),
             reclaimed: Zxid::ZERO,
+            graves: VecDeque::new(),
             quotas: QuotaPaths::default(),
             reapable: Reapable::default(),
             owners: BTreeMap::new(),
@@ -258,6 +267,7 @@ impl Writer {
 
     /// Undoes the newest transaction; `last` is the newest one that stays.
     fn undo_newest(&mut self, last: Zxid) {
+        self.acls.undo_above(last);
         let before = loop {
             match self.journal.pop() {
                 Ok(Change { new, old }) => self.undo(last, &new, old),
@@ -285,19 +295,25 @@ impl Writer {
         assert!(self.open.is_none(), "not within a transaction");
         let oldest = oldest.min(self.last_zxid).max(self.reclaimed);
         self.reclaimed = oldest;
+        let bury = |record| self.graves.push_back(record);
+        let more = self.journal.reclaim(oldest, snapshots, RECLAIM_MAX, bury);
+        self.clear_graves();
+        let oldest = snapshots.iter().copied().fold(oldest, Zxid::min);
+        self.acls.reclaim(oldest, RECLAIM_MAX);
+        more
+    }
+
+    fn clear_graves(&mut self) {
         let table = &self.tree.table;
         let hold = table.hold();
-        let bury = |record: RecordRef| {
+        let surplus = self.graves.len().saturating_sub(GRAVES_MAX);
+        for record in self.graves.drain(..surplus) {
             let path = record.path_bytes();
             // Whatever was put above it keeps the path in the table.
             if table.get(path, &hold).is_some_and(|newest| newest.is_same(&record)) {
                 table.remove(path, &hold);
             }
-        };
-        let more = self.journal.reclaim(oldest, snapshots, RECLAIM_MAX, bury);
-        let oldest = snapshots.iter().copied().fold(oldest, Zxid::min);
-        self.acls.reclaim(oldest, RECLAIM_MAX);
-        more
+        }
     }
 
     /// The newest record at `path`; it may be a tombstone.

@@ -227,7 +227,7 @@ impl Model {
     }
 }
 
-/// Applies an operation, and says of one that does not fit why: exactly those that the model expects.
+/// Applies an operation, or says why it does not fit: exactly those do not that the model expects.
 fn apply_op(writer: &mut Writer, header: &TxnHeader, map: &Map, op: &Op) -> Result<(), TreeError> {
     let txn = match op {
         Op::Create(path, size, kind) => {

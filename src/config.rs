@@ -1,1 +1,0 @@
-//! zoo.cfg, as written and as meant.

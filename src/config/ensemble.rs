@@ -1,0 +1,455 @@
+//! The `server.N`, `group.N` and `weight.N` lines, and who this server is among them.
+//!
+//! ```text
+//! server.N = host:quorumPort:electionPort[:role][|host:quorumPort:electionPort[:role]]…[;client]
+//! client   = [host:]port            role = participant | observer
+//! ```
+//!
+//! One participant is a server on its own, as in Apache, unless `standaloneEnabled=false`. The
+//! lines may stand in the file that `dynamicConfigFile` names instead, and then only there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+
+use super::error::{ConfigError, Origin};
+use super::properties::{Key, Properties, Written, parse_decimal};
+use super::{parse_raw, raw, read_small};
+
+/// The members of an ensemble and this server's place among them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ensemble {
+    /// This server's id; `None` without a `myid` file.
+    pub my_id: Option<i64>,
+    /// Every server line, by id; at most one for a server on its own.
+    pub servers: Vec<ServerSpec>,
+    /// Whether the server is a member of an ensemble rather than on its own.
+    pub distributed: bool,
+    /// How many ticks a learner may take to connect and get in step.
+    pub init_limit_ticks: u64,
+    /// How many ticks a learner may lag behind.
+    pub sync_limit_ticks: u64,
+    /// How many ticks a learner tries to reach its leader; 0 for `init_limit_ticks`.
+    pub connect_to_learner_master_limit_ticks: u64,
+    /// Whether observers keep a log of their own.
+    pub observers_sync: bool,
+    /// Whether the quorum and election ports listen on every address of the host.
+    pub listen_on_all_addresses: bool,
+    /// Where followers serve observers, if they do.
+    pub observer_master_port: Option<u16>,
+    /// The oracle's file, in an ensemble of two that has one.
+    pub oracle_path: Option<PathBuf>,
+    /// Whether one server of an ensemble may serve on its own when all others are removed.
+    pub standalone_enabled: bool,
+    /// The version of the ensemble's configuration: the hexadecimal end of the dynamic file's name.
+    pub version: u64,
+    /// The file that holds the server lines, where it is not the zoo.cfg.
+    pub dynamic_file: Option<PathBuf>,
+    /// Whether sockets between servers have `SO_KEEPALIVE`.
+    pub tcp_keep_alive: bool,
+    /// How long a connection to another server's election port may take.
+    pub connect_timeout_ms: u64,
+}
+
+/// What a server of an ensemble does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It votes.
+    Participant,
+    /// It follows without a vote.
+    Observer,
+}
+
+/// One address of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerAddress {
+    /// A name or an address, without brackets.
+    pub host: String,
+    /// Where a leader takes its learners' connections.
+    pub quorum_port: u16,
+    /// Where election messages go.
+    pub election_port: u16,
+}
+
+/// A `server.N` line with its group and weight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerSpec {
+    /// N.
+    pub id: i64,
+    /// At least one.
+    pub addresses: Vec<ServerAddress>,
+    /// What it does.
+    pub role: Role,
+    /// Where it serves clients, if the line says so.
+    pub client: Option<(String, u16)>,
+    /// Its group in a hierarchical quorum.
+    pub group: Option<i64>,
+    /// Its weight in its group; 0 never votes.
+    pub weight: u64,
+}
+
+const SERVER_FORM: &str =
+    "host:quorumPort:electionPort[:participant|observer][;[clientHost:]clientPort]";
+
+type Lines = BTreeMap<String, Written>;
+
+/// Reads the ensemble's keys, its server lines and `myid`. May replace `client_address` by what
+/// this server's own line says.
+pub(super) fn read(
+    properties: &mut Properties,
+    data_dir: &Path,
+    client_address: &mut Option<SocketAddr>,
+) -> Result<Ensemble, ConfigError> {
+    let mut ensemble = read_settings(properties)?;
+    let (lines, origin) = member_lines(properties, &mut ensemble)?;
+    let multi_address = read_multi_address(properties)?;
+    ensemble.servers = read_servers(&lines, multi_address)?;
+    read_groups(&lines, &mut ensemble.servers)?;
+    decide_distributed(properties, &mut ensemble, &origin)?;
+    ensemble.my_id = read_my_id(data_dir, ensemble.distributed)?;
+    take_own_line(properties, &ensemble, client_address)?;
+    if ensemble.distributed {
+        check_distributed(properties, &ensemble, &lines)?;
+    }
+    Ok(ensemble)
+}
+
+fn read_settings(properties: &mut Properties) -> Result<Ensemble, ConfigError> {
+    const TICKS: std::ops::RangeInclusive<u64> = 0..=i32::MAX as u64;
+    let p = properties;
+    let election_algorithm = p.integer(Key::Zoo("electionAlg"), "kind", 3..=3, 3)?;
+    assert_eq!(election_algorithm, 3, "the range holds nothing else");
+    let port = p.integer(Key::Zoo("observerMasterPort"), "port", i64::from(i32::MIN)..=65535, 0)?;
+    let sync_enabled = p.boolean(Key::Zoo("syncEnabled"), true)?;
+    Ok(Ensemble {
+        init_limit_ticks: p.count(Key::Zoo("initLimit"), "ticks", TICKS, 0)?,
+        sync_limit_ticks: p.count(Key::Zoo("syncLimit"), "ticks", TICKS, 0)?,
+        connect_to_learner_master_limit_ticks: p.count(
+            Key::Zoo("connectToLearnerMasterLimit"),
+            "ticks",
+            TICKS,
+            0,
+        )?,
+        observers_sync: p.boolean(Key::Zk("observer.syncEnabled"), sync_enabled)?,
+        listen_on_all_addresses: p.boolean(Key::Zoo("quorumListenOnAllIPs"), false)?,
+        observer_master_port: u16::try_from(port).ok().filter(|&port| port > 0),
+        oracle_path: p.text(Key::Zoo("oraclePath")).map(PathBuf::from),
+        standalone_enabled: p.boolean(Key::Zoo("standaloneEnabled"), true)?,
+        dynamic_file: p.text(Key::Zoo("dynamicConfigFile")).map(PathBuf::from),
+        tcp_keep_alive: p.boolean(Key::Zk("tcpKeepAlive"), false)?,
+        connect_timeout_ms: p.count(Key::Zk("cnxTimeout"), "milliseconds", 1..=600_000, 5000)?,
+        ..Ensemble::default()
+    })
+}
+
+fn read_multi_address(properties: &mut Properties) -> Result<bool, ConfigError> {
+    let default = properties.boolean(Key::Zk("multiAddress.enabled"), false)?;
+    let enabled = properties.boolean(Key::Zoo("multiAddress.enabled"), default)?;
+    for key in [Key::Zoo as fn(_) -> _, Key::Zk as fn(_) -> _] {
+        properties.boolean(key("multiAddress.reachabilityCheckEnabled"), true)?;
+        let key = key("multiAddress.reachabilityCheckTimeoutMs");
+        properties.count(key, "milliseconds", 0..=600_000, 1000)?;
+    }
+    Ok(enabled)
+}
+
+/// Whether `key` names a member, its group or its weight.
+fn is_member_key(key: &str) -> bool {
+    key.starts_with("server.") || key.starts_with("group") || key.starts_with("weight")
+}
+
+/// The lines about members, and the file that they stand in.
+fn member_lines(
+    properties: &mut Properties,
+    ensemble: &mut Ensemble,
+) -> Result<(Lines, Origin), ConfigError> {
+    let mut lines = Lines::new();
+    for (key, written) in &properties.system {
+        let Some(key) = key.strip_prefix("zookeeper.") else { continue };
+        if !is_member_key(key) || !matches!(written.origin, Origin::File { .. }) {
+            continue;
+        }
+        properties.read.insert(format!("zookeeper.{key}"));
+        lines.insert(key.into(), written.clone());
+    }
+    let Some(path) = ensemble.dynamic_file.clone() else {
+        return Ok((lines, properties.source.clone()));
+    };
+    if let Some((key, written)) = lines.first_key_value() {
+        let expected = "to stand in the file of dynamicConfigFile, which is set";
+        return Err(ConfigError::value(&written.origin, key, expected, &written.value));
+    }
+    ensemble.version = version_of(&path);
+    let raw = parse_raw(&path, &read_small(&path)?)?;
+    for entry in raw.entries {
+        let origin = Origin::File { path: path.clone(), line: entry.line };
+        if !is_member_key(&entry.key) {
+            let expected = "nothing but server, group and weight lines in a dynamic file";
+            return Err(ConfigError::value(&origin, &entry.key, expected, &entry.value));
+        }
+        let written = Written { value: entry.value, origin };
+        if let Some(earlier) = lines.insert(entry.key.clone(), written.clone()) {
+            let expected = format!("one line for it, and {} has it too", earlier.origin);
+            return Err(ConfigError::value(&written.origin, &entry.key, expected, &written.value));
+        }
+    }
+    Ok((lines, Origin::File { path, line: 0 }))
+}
+
+/// The hexadecimal number after the last dot of a dynamic file's name; 0 without one.
+fn version_of(path: &Path) -> u64 {
+    let end = path.extension().and_then(|end| end.to_str()).unwrap_or_default();
+    u64::from_str_radix(end, 16).unwrap_or(0)
+}
+
+fn read_servers(lines: &Lines, multi_address: bool) -> Result<Vec<ServerSpec>, ConfigError> {
+    let mut servers = BTreeMap::new();
+    let mut taken = BTreeMap::new();
+    for (key, written) in lines {
+        if !key.starts_with("server.") {
+            continue;
+        }
+        let fail =
+            |expected: String| ConfigError::value(&written.origin, key, expected, &written.value);
+        let id = read_id(key).ok_or_else(|| fail("server.N with a number N from 0".into()))?;
+        let server = parse_server(id, &written.value).map_err(fail)?;
+        if server.addresses.len() > 1 && !multi_address {
+            return Err(fail("one address, or multiAddress.enabled=true".into()));
+        }
+        for address in &server.addresses {
+            for port in [address.quorum_port, address.election_port] {
+                if let Some(other) = taken.insert((address.host.clone(), port), id) {
+                    return Err(fail(format!("a port that server.{other} does not have")));
+                }
+            }
+        }
+        if servers.insert(id, server).is_some() {
+            return Err(fail(format!("one line for server {id}")));
+        }
+    }
+    Ok(servers.into_values().collect())
+}
+
+/// The number after the first dot of `key`.
+fn read_id(key: &str) -> Option<i64> {
+    let (_, number) = key.split_once('.')?;
+    parse_decimal(number).filter(|&id| id >= 0)
+}
+
+/// Parses the value of a `server.N` line. The error is what was expected.
+pub fn parse_server(id: i64, value: &str) -> Result<ServerSpec, String> {
+    let mut parts = value.split(';');
+    let addresses_text = parts.next().unwrap_or_default();
+    let client = match (parts.next().map(raw::trim), parts.next()) {
+        (None | Some(""), None) => None,
+        (Some(client), None) => Some(parse_client(client)?),
+        (_, Some(_)) => return Err(format!("at most one ';' in {SERVER_FORM}")),
+    };
+    let mut addresses = Vec::new();
+    let mut role = None;
+    for text in addresses_text.split('|') {
+        let (address, own_role) = parse_address(raw::trim(text))?;
+        if let Some(own_role) = own_role
+            && own_role != *role.get_or_insert(own_role)
+        {
+            return Err("the same role for every address".into());
+        }
+        addresses.push(address);
+    }
+    let role = role.unwrap_or(Role::Participant);
+    Ok(ServerSpec { id, addresses, role, client, group: None, weight: 1 })
+}
+
+fn parse_client(text: &str) -> Result<(String, u16), String> {
+    let (host, rest) = split_host(text)?;
+    let (host, port) = match rest {
+        Some(port) => (host, port),
+        None => ("0.0.0.0", host),
+    };
+    let port = port.parse().map_err(|_| "a client port from 0 to 65535 after ';'".to_string())?;
+    Ok((host.into(), port))
+}
+
+fn parse_address(text: &str) -> Result<(ServerAddress, Option<Role>), String> {
+    let form = || SERVER_FORM.to_string();
+    let (host, rest) = split_host(text)?;
+    let mut parts = rest.ok_or_else(form)?.split(':');
+    let mut port = || -> Result<u16, String> {
+        let text = parts.next().ok_or_else(form)?;
+        let port = text.parse().ok().filter(|&port| port > 0);
+        port.ok_or_else(|| format!("a port from 1 to 65535 where {text:?} stands"))
+    };
+    let (quorum_port, election_port) = (port()?, port()?);
+    let role = match parts.next().map(|role| raw::trim(role).to_ascii_lowercase()) {
+        None => None,
+        Some(role) if role == "participant" => Some(Role::Participant),
+        Some(role) if role == "observer" => Some(Role::Observer),
+        Some(_) => return Err("the role participant or observer after the ports".into()),
+    };
+    if parts.next().is_some() || host.is_empty() {
+        return Err(form());
+    }
+    if quorum_port == election_port {
+        return Err("a quorum port and an election port that differ".into());
+    }
+    Ok((ServerAddress { host: host.into(), quorum_port, election_port }, role))
+}
+
+/// Splits `host:rest` or `[v6]:rest` after the host.
+fn split_host(text: &str) -> Result<(&str, Option<&str>), String> {
+    let Some(bracketed) = text.strip_prefix('[') else {
+        return Ok(match text.split_once(':') {
+            Some((host, rest)) => (host, Some(rest)),
+            None => (text, None),
+        });
+    };
+    let closing = || "a ']' and a ':' after the IPv6 address".to_string();
+    let (host, rest) = bracketed.split_once(']').ok_or_else(closing)?;
+    Ok((host, Some(rest.strip_prefix(':').ok_or_else(closing)?)))
+}
+
+fn read_groups(lines: &Lines, servers: &mut [ServerSpec]) -> Result<(), ConfigError> {
+    let mut hierarchical = None;
+    for (key, written) in lines {
+        let fail =
+            |expected: &str| ConfigError::value(&written.origin, key, expected, &written.value);
+        if key.starts_with("server.") {
+            continue;
+        }
+        hierarchical = Some(written.origin.clone());
+        let id = read_id(key).ok_or_else(|| fail("group.N or weight.N with a number N"))?;
+        if key.starts_with("weight") {
+            let weight = parse_decimal(&written.value).and_then(|weight| weight.try_into().ok());
+            let weight = weight.ok_or_else(|| fail("a weight from 0"))?;
+            servers.iter_mut().filter(|server| server.id == id).for_each(|s| s.weight = weight);
+            continue;
+        }
+        for member in written.value.split(':') {
+            let member = parse_decimal(raw::trim(member)).ok_or_else(|| fail("ids with ':'"))?;
+            let server = servers.iter_mut().find(|server| server.id == member);
+            let server = server.ok_or_else(|| fail("ids of server lines"))?;
+            if server.group.replace(id).is_some() {
+                return Err(fail("servers that are in no other group"));
+            }
+        }
+    }
+    let Some(origin) = hierarchical else { return Ok(()) };
+    let lost = servers.iter().find(|s| s.role == Role::Participant && s.group.is_none());
+    match lost {
+        Some(server) => {
+            let key = format!("server.{}", server.id);
+            Err(ConfigError::missing(&origin, &key, "a group for every server that votes"))
+        }
+        None => Ok(()),
+    }
+}
+
+fn decide_distributed(
+    properties: &mut Properties,
+    ensemble: &mut Ensemble,
+    origin: &Origin,
+) -> Result<(), ConfigError> {
+    let voters = ensemble.servers.iter().filter(|s| s.role == Role::Participant).count();
+    let observers = ensemble.servers.len() - voters;
+    let missing = |expected: &str| Err(ConfigError::missing(origin, "server.N", expected));
+    if voters == 0 && !ensemble.standalone_enabled {
+        return missing("a participant, since standaloneEnabled=false");
+    }
+    if voters == 0 && observers > 0 {
+        return missing("a participant besides the observers");
+    }
+    if voters == 1 && ensemble.standalone_enabled {
+        if observers > 0 {
+            return missing("a second participant, since there are observers");
+        }
+        properties.note("one server line: the server runs on its own");
+    }
+    ensemble.distributed = voters > 1 || !ensemble.standalone_enabled;
+    if ensemble.distributed && voters == 2 {
+        properties.note("two voting servers: neither may fail; three can lose one");
+    } else if ensemble.distributed && voters > 2 && voters % 2 == 0 {
+        let fewer = voters - 1;
+        properties.note(format!("{voters} voting servers survive no more failures than {fewer}"));
+    }
+    Ok(())
+}
+
+fn read_my_id(data_dir: &Path, distributed: bool) -> Result<Option<i64>, ConfigError> {
+    let path = data_dir.join("myid");
+    if !path.is_file() {
+        if distributed {
+            let origin = Origin::File { path, line: 0 };
+            return Err(ConfigError::missing(&origin, "myid", "a file with this server's number"));
+        }
+        return Ok(None);
+    }
+    let bytes = read_small(&path)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let line = raw::trim(text.lines().next().unwrap_or_default());
+    match parse_decimal(line).filter(|&id| id >= 0) {
+        Some(id) => Ok(Some(id)),
+        None => {
+            let origin = Origin::File { path, line: 1 };
+            let shown: String = line.chars().take(40).collect();
+            Err(ConfigError::value(&origin, "myid", "this server's number", &shown))
+        }
+    }
+}
+
+/// This server's own line may say where clients connect; it must not contradict `clientPort`.
+fn take_own_line(
+    properties: &mut Properties,
+    ensemble: &Ensemble,
+    client_address: &mut Option<SocketAddr>,
+) -> Result<(), ConfigError> {
+    let own = ensemble.servers.iter().find(|server| Some(server.id) == ensemble.my_id);
+    let Some(ServerSpec { id, client: Some((host, port)), .. }) = own else { return Ok(()) };
+    let key = format!("server.{id}");
+    let address = resolve(host, *port).ok_or_else(|| {
+        let expected = "a client address that this host can resolve";
+        ConfigError::value(&properties.source, &key, expected, host)
+    })?;
+    if let Some(fixed) = client_address {
+        let wildcard = fixed.ip().is_unspecified() && fixed.port() == address.port();
+        if !wildcard && *fixed != address {
+            let expected = format!("the client address of clientPort, {fixed}");
+            let found = address.to_string();
+            return Err(ConfigError::value(&properties.source, &key, expected, &found));
+        }
+    }
+    *client_address = Some(address);
+    Ok(())
+}
+
+/// The address of `host`, which is an address or a name.
+pub(super) fn resolve(host: &str, port: u16) -> Option<SocketAddr> {
+    let plain = host.trim_start_matches('[').trim_end_matches(']');
+    if let Ok(address) = plain.parse::<IpAddr>() {
+        return Some(SocketAddr::new(address, port));
+    }
+    (plain, port).to_socket_addrs().ok()?.next()
+}
+
+fn check_distributed(
+    properties: &mut Properties,
+    ensemble: &Ensemble,
+    lines: &Lines,
+) -> Result<(), ConfigError> {
+    let source = properties.source.clone();
+    for (key, ticks) in
+        [("initLimit", ensemble.init_limit_ticks), ("syncLimit", ensemble.sync_limit_ticks)]
+    {
+        if ticks == 0 {
+            let expected = "a number of ticks above 0 in an ensemble";
+            return Err(ConfigError::missing(&source, key, expected));
+        }
+    }
+    let ids: BTreeSet<i64> = ensemble.servers.iter().map(|server| server.id).collect();
+    let my_id = ensemble.my_id.expect("a distributed server without myid is refused");
+    if !ids.contains(&my_id) {
+        let origin = lines.values().next().map_or(source, |written| written.origin.clone());
+        let expected = format!("a line for this server, whose myid is {my_id}");
+        return Err(ConfigError::missing(&origin, &format!("server.{my_id}"), expected));
+    }
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! Sockets as the server wants them: bound, with their options set once.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+/// What a listening socket is like. Linux hands `no_delay` and `keep_alive` down to the
+/// connections that it accepts, so that they cost no system call each.
+#[derive(Clone, Copy, Debug)]
+pub struct ListenOptions {
+    /// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
+    pub backlog: u32,
+    /// Several sockets (one for each core) listen at one address and share its connections.
+    pub reuse_port: bool,
+    /// Send small segments at once: replies are complete when they are sent.
+    pub no_delay: bool,
+    /// Probe a silent peer after this long, and as often; never, if there is none.
+    pub keep_alive: Option<Duration>,
+}
+
+impl Default for ListenOptions {
+    fn default() -> ListenOptions {
+        ListenOptions { backlog: 1024, reuse_port: false, no_delay: true, keep_alive: None }
+    }
+}
+
+/// Binds and listens. An unspecified IPv6 address (`::`) takes IPv4 connections too.
+///
+/// # Errors
+///
+/// Those of `socket`, `bind` and `listen`; in particular the address may be in use.
+pub fn bind(address: SocketAddr, options: &ListenOptions) -> io::Result<OwnedFd> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // A restarted server takes its port while connections of the former one are in TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(options.reuse_port)?;
+    tune(&socket, options.no_delay, options.keep_alive)?;
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+/// Sets a connection's or listener's options.
+///
+/// # Errors
+///
+/// Those of `setsockopt`: the connection may be gone already.
+pub fn tune(socket: &impl AsFd, no_delay: bool, keep_alive: Option<Duration>) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    socket.set_tcp_nodelay(no_delay)?;
+    match keep_alive {
+        None => socket.set_keepalive(false),
+        Some(period) => {
+            let probes = TcpKeepalive::new().with_time(period).with_interval(period);
+            socket.set_tcp_keepalive(&probes)
+        }
+    }
+}
+
+/// Where a listener is bound, or our side of a connection.
+///
+/// # Errors
+///
+/// Those of `getsockname`, or that the socket is not of TCP.
+pub fn local_address(socket: &impl AsFd) -> io::Result<SocketAddr> {
+    SockRef::from(socket).local_addr()?.as_socket().ok_or_else(not_tcp)
+}
+
+/// The other side of a connection.
+///
+/// # Errors
+///
+/// Those of `getpeername`: the connection may be gone already.
+pub fn peer_address(socket: &impl AsFd) -> io::Result<SocketAddr> {
+    SockRef::from(socket).peer_addr()?.as_socket().ok_or_else(not_tcp)
+}
+
+fn not_tcp() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "the socket has no TCP address")
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_types, reason = "the client's side of these tests is std's")]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn connections_inherit_the_options() {
+        let period = Duration::from_secs(30);
+        let options = ListenOptions { keep_alive: Some(period), ..ListenOptions::default() };
+        let listener = bind((Ipv4Addr::LOCALHOST, 0).into(), &options).unwrap();
+        let address = local_address(&listener).unwrap();
+        let client = TcpStream::connect(address).unwrap();
+        let (accepted, _) = TcpListener::from(listener).accept().unwrap();
+        assert!(accepted.nodelay().unwrap());
+        let accepted_socket = SockRef::from(&accepted);
+        assert!(accepted_socket.keepalive().unwrap());
+        assert_eq!(accepted_socket.tcp_keepalive_time().unwrap(), period);
+        assert_eq!(peer_address(&accepted).unwrap(), client.local_addr().unwrap());
+    }
+
+    #[test]
+    fn one_port_has_one_listener_or_several_that_agreed() {
+        let first = bind((Ipv4Addr::LOCALHOST, 0).into(), &ListenOptions::default()).unwrap();
+        let address = local_address(&first).unwrap();
+        let error = bind(address, &ListenOptions::default()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+
+        let shared = ListenOptions { reuse_port: true, ..ListenOptions::default() };
+        let first = bind((Ipv4Addr::LOCALHOST, 0).into(), &shared).unwrap();
+        bind(local_address(&first).unwrap(), &shared).unwrap();
+    }
+
+    #[test]
+    fn the_unspecified_ipv6_address_takes_ipv4() {
+        let bound = bind((Ipv6Addr::UNSPECIFIED, 0).into(), &ListenOptions::default());
+        let listener = match bound {
+            Ok(listener) => listener,
+            // A host without IPv6 has no such socket to test.
+            Err(error) if error.raw_os_error() == Some(97) => return,
+            Err(error) => panic!("{error}"),
+        };
+        let port = local_address(&listener).unwrap().port();
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    }
+}

@@ -1,0 +1,454 @@
+//! Writes: each takes the next zxid, becomes a transaction, and gets its reply ready.
+
+use crate::pipeline::prepare::{Asker, Checks};
+use crate::pipeline::session::Owner;
+use crate::pipeline::{
+    Client, Connect, DIGEST_INTERVAL, DIGESTS_MAX, Notice, Outbox, Pipeline, Reply, Room, Settings, Then, Write, session,
+};
+use crate::time::{Time, WallMs};
+use crate::wire::error::ErrorCode;
+use crate::wire::jute::Write as _;
+use crate::wire::opcode::OpCode;
+use crate::wire::request::{CreateRequest, Op, Request};
+use crate::wire::response::{self, ConnectResponse, OpResult, ReplyHeader};
+use crate::wire::txn::{self, Txn, TxnHeader};
+use crate::zxid::Zxid;
+
+type Result<T> = std::result::Result<T, ErrorCode>;
+
+/// Where a reply in the making begins, to be cut off again when the operation fails.
+#[derive(Clone, Copy)]
+struct Marks {
+    txn: usize,
+    body: usize,
+}
+
+impl Pipeline {
+    /// A connection asks for a new session or for its old one.
+    ///
+    /// A new session is a transaction, so the answer comes when it is durable; the others come as
+    /// a notice, at once (`ZooKeeperServer.processConnectRequest`, `reopenSession`).
+    pub fn handle_connect(&mut self, connect: Connect, now: Time, wall: WallMs) {
+        match connect.session {
+            0 => self.create_session(connect, now, wall),
+            session => self.reopen_session(connect, session, now),
+        }
+    }
+
+    fn create_session(&mut self, connect: Connect, now: Time, wall: WallMs) {
+        let Some(zxid) = self.next_zxid(Room::SessionsOnly) else {
+            self.notices.push_back(Notice::Close { client: connect.client });
+            return;
+        };
+        let timeout_ms = self.clamp(connect.timeout_ms);
+        let session = self.sessions.next_id();
+        let header = TxnHeader { session, cxid: 0, zxid, time_ms: wall.0 };
+        self.sessions.create(session, timeout_ms, Some(owner(connect.client)), zxid, now);
+        self.apply_alone(&header, &Txn::CreateSession { timeout_ms });
+        let response = ConnectResponse {
+            timeout_ms,
+            session,
+            password: session::password(session),
+            read_only: connect.has_read_only.then_some(false),
+        };
+        let outbox = &mut self.outboxes[usize::from(connect.client.core)];
+        response.encode(&mut outbox.bytes);
+        outbox.replies.push(Reply {
+            connection: connect.client.connection,
+            xid: 0,
+            zxid,
+            end: outbox.bytes.len(),
+            then: Then::Begin { session, timeout_ms },
+            answers: false,
+        });
+    }
+
+    fn clamp(&self, timeout_ms: i32) -> i32 {
+        let Settings { session_timeout_ms_min: min, session_timeout_ms_max: max, .. } =
+            self.settings;
+        timeout_ms.max(min).min(max)
+    }
+
+    fn reopen_session(&mut self, connect: Connect, session: i64, now: Time) {
+        // Whoever holds the session's connection loses it before the password is looked at, as
+        // Apache does it.
+        if let Some(previous) = self.sessions.owner(session).and_then(client)
+            && previous != connect.client
+        {
+            self.notices.push_back(Notice::Close { client: previous });
+        }
+        self.stats.connections_revalidated += 1;
+        let timeout_ms = self.clamp(connect.timeout_ms);
+        let password = connect.password.unwrap_or_default();
+        let owner = owner(connect.client);
+        let is_right = self.sessions.reopen(session, &password, timeout_ms, owner, now);
+        let read_only = connect.has_read_only.then_some(false);
+        let (response, then) = match is_right {
+            true => {
+                let response = ConnectResponse { timeout_ms, session, password, read_only };
+                (response, Then::Begin { session, timeout_ms })
+            }
+            false => (ConnectResponse::refused(read_only), Then::Close),
+        };
+        let mut frame = Vec::new();
+        response.encode(&mut frame);
+        self.notices.push_back(Notice::Connected { client: connect.client, frame, then });
+    }
+
+    /// A write of a client, or its session's end.
+    pub fn handle_write(&mut self, write: &Write<'_>, now: Time, wall: WallMs) {
+        self.writer.set_now(now);
+        match self.sessions.check(write.session, owner(write.client)) {
+            Ok(()) => {
+                self.sessions.touch(write.session, now);
+            }
+            // The client has gone to another connection: this one ends without an answer, so that
+            // it cannot take the error for its session's.
+            Err(ErrorCode::SessionMoved) => {
+                self.notices.push_back(Notice::Close { client: write.client });
+                return;
+            }
+            Err(error) => return self.reply_error(write, self.prepared, error),
+        }
+        if write.op == OpCode::CloseSession {
+            if !self.end_session(write.session, write.xid, Some(write.client), wall) {
+                self.notices.push_back(Notice::Close { client: write.client });
+            }
+            return;
+        }
+        let Ok(request) = Request::decode(write.op, write.body) else {
+            return self.reply_error(write, self.prepared, ErrorCode::MarshallingError);
+        };
+        if let Request::Reconfig(_) = request {
+            let error = match self.settings.reconfig {
+                true => ErrorCode::Unimplemented,
+                false => ErrorCode::ReconfigDisabled,
+            };
+            return self.reply_error(write, self.prepared, error);
+        }
+        let Some(zxid) = self.next_zxid(Room::Plenty) else {
+            self.stats.refused_no_room += 1;
+            return self.reply_error(write, self.prepared, ErrorCode::SystemError);
+        };
+        let header =
+            TxnHeader { session: write.session, cxid: write.xid, zxid, time_ms: wall.0 };
+        self.apply_request(&header, write, request);
+    }
+
+    /// The next zxid, where the log has the room that `needed` asks for.
+    fn next_zxid(&mut self, needed: Room) -> Option<Zxid> {
+        match (self.room, needed) {
+            (Room::Plenty, _) | (Room::SessionsOnly, Room::SessionsOnly) => {}
+            _ => return None,
+        }
+        let zxid = self.prepared.next().expect("an epoch is changed before its counter runs out");
+        self.prepared = zxid;
+        self.stats.txns += 1;
+        Some(zxid)
+    }
+
+    /// Applies what a client asked for and makes its reply, or makes the error's.
+    fn apply_request(&mut self, header: &TxnHeader, write: &Write<'_>, request: Request<'_>) {
+        let core = usize::from(write.client.core);
+        let mut txn = std::mem::take(&mut self.txns.bytes);
+        let mut reply = std::mem::take(&mut self.outboxes[core].bytes);
+        let asker = Asker { session: write.session, ids: write.ids };
+
+        let frame = response::begin_frame(&mut reply);
+        ReplyHeader { xid: write.xid, zxid: header.zxid, error: 0 }.encode(&mut reply);
+        let marks = Marks { txn: txn.len(), body: reply.len() };
+        self.begin(header);
+        txn::encode_header(header, write.op, &mut txn);
+        let outcome = match request {
+            Request::Multi(ops) => {
+                self.apply_multi(header, asker, ops, &mut txn, &mut reply, marks);
+                Ok(())
+            }
+            request => self.apply_single(asker, request, &mut txn, &mut reply),
+        };
+        if let Err(error) = outcome {
+            self.stats.errors += 1;
+            self.writer.abort();
+            self.begin(header);
+            txn.truncate(marks.txn);
+            txn::encode_header(header, OpCode::Error, &mut txn);
+            Txn::Error { code: error.raw() }.encode_record(&mut txn);
+            reply.truncate(marks.body - ReplyHeader::SIZE);
+            ReplyHeader { xid: write.xid, zxid: header.zxid, error: error.raw() }
+                .encode(&mut reply);
+        }
+        self.events.extend(self.writer.finish().events);
+        response::finish_frame(&mut reply, frame);
+        self.txns.bytes = txn;
+        self.end_txn(header.zxid);
+        let outbox = &mut self.outboxes[core];
+        outbox.bytes = reply;
+        push_reply(outbox, write, header.zxid);
+    }
+
+    fn begin(&mut self, header: &TxnHeader) {
+        self.writer.begin(header).expect("each transaction is newer than the one before it");
+    }
+
+    /// Ends the encoded transaction with the digest of the tree after it.
+    fn end_txn(&mut self, zxid: Zxid) {
+        if self.settings.digest {
+            txn::encode_digest(self.writer.digest(), &mut self.txns.bytes);
+        }
+        self.txns.ends.push((zxid, self.txns.bytes.len()));
+        if zxid.counter().is_multiple_of(DIGEST_INTERVAL) {
+            if self.digests.len() == DIGESTS_MAX {
+                self.digests.pop_front();
+            }
+            self.digests.push_back((zxid, self.writer.digest()));
+        }
+    }
+
+    /// Any write but a multi: appends the record to `txn` and the reply's body to `body`.
+    fn apply_single(
+        &mut self,
+        asker: Asker<'_>,
+        request: Request<'_>,
+        txn: &mut Vec<u8>,
+        body: &mut Vec<u8>,
+    ) -> Result<()> {
+        let checks = Checks { writer: &self.writer, settings: &self.settings, asker };
+        match request {
+            Request::Create(create) => {
+                let with_stat = create.op != OpCode::Create;
+                let path = self.apply_create(asker, &create, |change| change.encode_record(txn))?;
+                body.put_string(&path);
+                if with_stat {
+                    self.stat_of(&path).encode(body);
+                }
+            }
+            Request::Delete { path, version } => {
+                checks.delete(path, version)?;
+                self.apply(&Txn::Delete { path, by_reaper: false }, txn);
+            }
+            Request::DeleteContainer { path } => {
+                checks.delete_container(path)?;
+                self.apply(&Txn::Delete { path, by_reaper: true }, txn);
+            }
+            Request::SetData { path, data, version } => {
+                let version = checks.set_data(path, data, version)?;
+                self.apply(&Txn::SetData { path, data, version }, txn);
+                self.stat_of(path).encode(body);
+            }
+            Request::SetAcl { path, acl, version } => {
+                let (acl, version) = checks.set_acl(path, acl, version)?;
+                self.apply(&Txn::SetAcl { path, acl, version }, txn);
+                self.stat_of(path).encode(body);
+            }
+            _ => return Err(ErrorCode::Unimplemented),
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, change: &Txn<'_>, txn: &mut Vec<u8>) {
+        change.encode_record(txn);
+        self.apply_checked(change);
+    }
+
+    fn apply_checked(&mut self, change: &Txn<'_>) {
+        self.writer
+            .apply_op(change)
+            .expect("what was checked against the newest state applies to it");
+    }
+
+    /// Checks and applies a create, with `encode` called on its transaction; its final path.
+    fn apply_create(
+        &mut self,
+        asker: Asker<'_>,
+        create: &CreateRequest<'_>,
+        encode: impl FnOnce(&Txn<'_>),
+    ) -> Result<String> {
+        let checks = Checks { writer: &self.writer, settings: &self.settings, asker };
+        let checked = checks.create(create)?;
+        let change = checked.txn();
+        encode(&change);
+        self.apply_checked(&change);
+        Ok(checked.path.into_owned())
+    }
+
+    fn stat_of(&self, path: &str) -> crate::wire::stat::Stat {
+        self.writer.node(path).expect("the node was just written").stat()
+    }
+
+    /// All of `ops` or none, under one zxid.
+    ///
+    /// The transaction of a failed multi keeps what came before the failure and marks the rest as
+    /// errors, as Apache's does; who applies it sees the error and changes nothing.
+    fn apply_multi(
+        &mut self,
+        header: &TxnHeader,
+        asker: Asker<'_>,
+        ops: Vec<Op<'_>>,
+        txn: &mut Vec<u8>,
+        body: &mut Vec<u8>,
+        marks: Marks,
+    ) {
+        txn.put_length(ops.len());
+        let mut failed_at = None;
+        for (index, op) in ops.iter().enumerate() {
+            let outcome = match failed_at {
+                None => self.apply_in_multi(asker, op, txn, body),
+                Some(_) => Err(ErrorCode::RuntimeInconsistency),
+            };
+            if let Err(error) = outcome {
+                Txn::Error { code: error.raw() }.encode_in_multi(txn);
+                failed_at.get_or_insert((index, error));
+            }
+        }
+        if let Some((failed_at, error)) = failed_at {
+            self.stats.errors += 1;
+            self.writer.abort();
+            self.begin(header);
+            body.truncate(marks.body);
+            for index in 0..ops.len() {
+                let error = match index.cmp(&failed_at) {
+                    std::cmp::Ordering::Less => ErrorCode::Ok,
+                    std::cmp::Ordering::Equal => error,
+                    std::cmp::Ordering::Greater => ErrorCode::RuntimeInconsistency,
+                };
+                response::put_op_result(body, &OpResult::Error(error.raw()));
+            }
+        }
+        response::put_multi_end(body);
+    }
+
+    fn apply_in_multi(
+        &mut self,
+        asker: Asker<'_>,
+        op: &Op<'_>,
+        txn: &mut Vec<u8>,
+        body: &mut Vec<u8>,
+    ) -> Result<()> {
+        let checks = Checks { writer: &self.writer, settings: &self.settings, asker };
+        match op {
+            Op::Create(create) => {
+                let path =
+                    self.apply_create(asker, create, |change| change.encode_in_multi(txn))?;
+                let stat = self.stat_of(&path);
+                let result = match create.op {
+                    OpCode::Create => OpResult::Created { path: &path },
+                    _ => OpResult::CreatedWithStat { path: &path, stat: &stat },
+                };
+                response::put_op_result(body, &result);
+            }
+            Op::Delete { path, version } => {
+                checks.delete(path, *version)?;
+                let change = Txn::Delete { path, by_reaper: false };
+                change.encode_in_multi(txn);
+                self.apply_checked(&change);
+                response::put_op_result(body, &OpResult::Deleted);
+            }
+            Op::SetData { path, data, version } => {
+                let version = checks.set_data(path, *data, *version)?;
+                let change = Txn::SetData { path, data: *data, version };
+                change.encode_in_multi(txn);
+                self.apply_checked(&change);
+                let stat = self.stat_of(path);
+                response::put_op_result(body, &OpResult::DataSet { stat: &stat });
+            }
+            Op::Check { path, version } => {
+                let version = checks.check(path, *version)?;
+                Txn::CheckVersion { path, version }.encode_in_multi(txn);
+                response::put_op_result(body, &OpResult::Checked);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a session and deletes its ephemerals, in one transaction; whether the log took it.
+    ///
+    /// `asker` is the connection that asked and gets the answer; without one (the session has
+    /// expired) the connection that has the session is closed.
+    pub(super) fn end_session(
+        &mut self,
+        session: i64,
+        cxid: i32,
+        asker: Option<Client>,
+        wall: WallMs,
+    ) -> bool {
+        let Some(zxid) = self.next_zxid(Room::SessionsOnly) else {
+            return false;
+        };
+        let header = TxnHeader { session, cxid, zxid, time_ms: wall.0 };
+        let owned = self.writer.tree().view(Zxid::MAX).ephemerals(session);
+        let paths: Vec<&str> = owned.iter().collect();
+        // A list that is missing says "all that it owns" to whoever replays it, and one that is
+        // longer than a peer would take must be missing.
+        let is_listed = self.settings.close_session_txn;
+        let change = Txn::CloseSession { paths: is_listed.then_some(paths) };
+        self.apply_alone(&header, &change);
+        let holder = self.sessions.owner(session).and_then(client);
+        self.sessions.close(session, zxid);
+        if let Some(holder) = asker.or(holder) {
+            let outbox = &mut self.outboxes[usize::from(holder.core)];
+            if asker.is_some() {
+                response::put_header_only(
+                    &mut outbox.bytes,
+                    &ReplyHeader { xid: cxid, zxid, error: 0 },
+                );
+            }
+            let end = outbox.bytes.len();
+            let connection = holder.connection;
+            let answers = asker.is_some();
+            let then = Then::Close;
+            outbox.replies.push(Reply { connection, xid: cxid, zxid, end, then, answers });
+        }
+        true
+    }
+
+    /// Deletes a container or TTL node that has had its time, if it still may be deleted.
+    pub(super) fn reap(&mut self, path: &str, wall: WallMs) {
+        let asker = Asker { session: 0, ids: &[] };
+        let checks = Checks { writer: &self.writer, settings: &self.settings, asker };
+        if checks.delete_container(path).is_err() {
+            return;
+        }
+        let Some(zxid) = self.next_zxid(Room::Plenty) else {
+            return;
+        };
+        let header = TxnHeader { session: 0, cxid: 0, zxid, time_ms: wall.0 };
+        self.apply_alone(&header, &Txn::Delete { path, by_reaper: true });
+    }
+
+    /// Applies and encodes a transaction that no connection waits for, or that cannot fail.
+    fn apply_alone(&mut self, header: &TxnHeader, change: &Txn<'_>) {
+        self.begin(header);
+        self.apply_checked(change);
+        self.events.extend(self.writer.finish().events);
+        txn::encode(header, change, None, &mut self.txns.bytes);
+        self.end_txn(header.zxid);
+    }
+
+    fn reply_error(&mut self, write: &Write<'_>, zxid: Zxid, error: ErrorCode) {
+        let outbox = &mut self.outboxes[usize::from(write.client.core)];
+        response::put_error(&mut outbox.bytes, write.xid, zxid, error);
+        push_reply(outbox, write, zxid);
+    }
+}
+
+fn push_reply(outbox: &mut Outbox, write: &Write<'_>, zxid: Zxid) {
+    outbox.replies.push(Reply {
+        connection: write.client.connection,
+        xid: write.xid,
+        zxid,
+        end: outbox.bytes.len(),
+        then: Then::Serve,
+        answers: true,
+    });
+}
+
+fn owner(client: Client) -> Owner {
+    Owner::Connection { core: client.core, connection: client.connection }
+}
+
+fn client(owner: Owner) -> Option<Client> {
+    match owner {
+        Owner::Connection { core, connection } => Some(Client { core, connection }),
+        Owner::Learner(_) => None,
+    }
+}

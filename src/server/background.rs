@@ -1,0 +1,124 @@
+//! Work that no hot core may wait for: preparing and removing segments, taking snapshots.
+//!
+//! Two executors, so that a snapshot of seconds does not hold up the next segment. Each runs its
+//! jobs one after the other, with blocking file operations: nothing else lives there.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use crate::io::clock;
+use crate::io::executor::{Core, CoreError, spawn_core};
+use crate::io::wake::Waker;
+use crate::log::LogError;
+use crate::log::segment::{self, PreparedSegment, RetiredSegment, SegmentRequest};
+use crate::snapshot::{self, SnapshotError};
+use crate::tree::Tree;
+use crate::zxid::Zxid;
+
+/// A job for the segments' executor.
+pub enum SegmentJob {
+    Prepare(SegmentRequest),
+    Remove(RetiredSegment),
+}
+
+/// The tree and the sessions at one version, to be written.
+pub struct SnapshotJob {
+    pub tree: Arc<Tree>,
+    pub zxid: Zxid,
+    pub digest: u64,
+    /// Each session with its timeout in milliseconds.
+    pub sessions: Vec<(i64, i32)>,
+}
+
+/// What a snapshot came to.
+pub struct SnapshotDone {
+    pub zxid: Zxid,
+    pub took_ms: u64,
+    /// The zxid of the oldest snapshot that is kept and was verified.
+    pub result: Result<Zxid, SnapshotError>,
+}
+
+/// What the background has to say to the pipeline.
+pub enum Done {
+    Prepared(Result<PreparedSegment, LogError>),
+    Snapshot(SnapshotDone),
+}
+
+/// The pipeline's end of the background.
+pub struct Background {
+    pub segments: Sender<SegmentJob>,
+    pub snapshots: Sender<SnapshotJob>,
+    pub done: Receiver<Done>,
+}
+
+/// Where snapshots go, and how many stay.
+#[derive(Clone, Debug)]
+pub struct SnapshotSettings {
+    pub dir: PathBuf,
+    pub retained_count: usize,
+}
+
+/// Starts the two executors. They end when the pipeline's end is dropped.
+///
+/// # Errors
+/// The kernel refuses an executor.
+pub fn start(
+    log_dir: PathBuf,
+    snapshots: SnapshotSettings,
+    waker: Waker,
+) -> Result<(Background, [Core<()>; 2]), CoreError> {
+    let (done, from_background) = channel();
+    let (to_segments, segment_jobs) = channel::<SegmentJob>();
+    let (to_snapshots, snapshot_jobs) = channel::<SnapshotJob>();
+    let (segments_done, segments_waker) = (done.clone(), waker.clone());
+    let segments = spawn_core("segments", None, move || async move {
+        for job in segment_jobs {
+            match job {
+                SegmentJob::Prepare(request) => {
+                    let prepared = segment::prepare(&log_dir, request);
+                    tell(&segments_done, &segments_waker, Done::Prepared(prepared));
+                }
+                SegmentJob::Remove(retired) => {
+                    if let Err(error) = segment::remove(&log_dir, &retired) {
+                        tracing::warn!("a purged segment stays: {error}");
+                    }
+                }
+            }
+        }
+    })?;
+    let snapshots = spawn_core("snapshots", None, move || async move {
+        for job in snapshot_jobs {
+            let zxid = job.zxid;
+            let begun = clock::now();
+            let result = take_snapshot(&snapshots, &job);
+            let took_ms = (clock::now() - begun).as_millis() as u64;
+            // What the job held is let go before the pipeline hears, so that it can reclaim.
+            drop(job);
+            tell(&done, &waker, Done::Snapshot(SnapshotDone { zxid, took_ms, result }));
+        }
+    })?;
+    let background =
+        Background { segments: to_segments, snapshots: to_snapshots, done: from_background };
+    Ok((background, [segments, snapshots]))
+}
+
+fn take_snapshot(settings: &SnapshotSettings, job: &SnapshotJob) -> Result<Zxid, SnapshotError> {
+    let figures =
+        snapshot::write::write(&settings.dir, &job.tree, job.zxid, job.digest, &job.sessions)?;
+    tracing::info!(
+        "snapshot of zxid {}: {} znodes, {} sessions, {} bytes",
+        job.zxid,
+        figures.nodes,
+        job.sessions.len(),
+        figures.bytes
+    );
+    snapshot::purge(&settings.dir, settings.retained_count)
+}
+
+fn tell(done: &Sender<Done>, waker: &Waker, message: Done) {
+    // The pipeline may be gone already when the server stops.
+    if done.send(message).is_ok() {
+        waker.wake();
+    }
+}

@@ -1,0 +1,152 @@
+//! The loop of one executor: its ring, and the roles that it carries.
+//!
+//! ```text
+//! loop {
+//!     submit, wait, collect ─► each completion to its role
+//!     clients: deliver what the pipeline told
+//!     pipeline: one turn
+//!     clients: deliver again (a role of the same executor has just been told), finish the turn
+//! }
+//! ```
+//! The loop is the executor's one task and waits in its own ring, not in glommio's reactor, which
+//! parks with a `membarrier` each time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::io::clock;
+use crate::io::ring::{Completion, Ring, RingError, Token, Wait};
+use crate::log::LogError;
+use crate::server::client::ClientCore;
+use crate::server::writer::PipelineCore;
+use crate::time::Time;
+
+/// How long a core waits at most: so that a role's forgotten deadline costs no more than this.
+const WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// How long a stopping server goes on sending what it owes.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// The roles of one executor.
+pub struct Roles {
+    pub pipeline: Option<PipelineCore>,
+    pub clients: Option<ClientCore>,
+    /// The clients' listeners, by their tokens.
+    pub listeners: Vec<(Token, std::os::fd::OwnedFd)>,
+}
+
+/// Why a core ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum CoreFault {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    Ring(#[from] RingError),
+}
+
+/// Runs the roles on `ring` until `stop` is set and everything that was accepted is done.
+///
+/// # Errors
+/// The disk or the ring failed. Nothing is acknowledged after it.
+pub fn run(mut ring: Ring, mut roles: Roles, stop: &Arc<AtomicBool>) -> Result<(), CoreFault> {
+    let listeners: Vec<Token> = roles.listeners.iter().map(|(token, _)| *token).collect();
+    for (token, listener) in roles.listeners.drain(..) {
+        ring.listen(token, listener);
+    }
+    let mut paused: Option<Time> = None;
+    let mut stopped: Option<Time> = None;
+    let mut wait = Wait::No;
+    loop {
+        ring.turn(wait)?;
+        let (now, wall) = (clock::now(), clock::wall());
+        let mut accept_failed = false;
+        if let Some(pipeline) = &mut roles.pipeline {
+            pipeline.set_time(now, wall);
+        }
+        if let Some(clients) = &mut roles.clients {
+            clients.set_time(now, wall);
+        }
+        while let Some(completion) = ring.next_completion() {
+            accept_failed |= matches!(completion, Completion::AcceptFailed { .. });
+            dispatch(&mut roles, completion)?;
+        }
+        if accept_failed {
+            paused = Some(now);
+        }
+        if paused.is_some_and(|since| now.since(since) >= WAIT_MAX / 2) {
+            paused = None;
+            listeners.iter().for_each(|&token| ring.resume_accept(token));
+        }
+        turn(&mut ring, &mut roles, now)?;
+        if stopped.is_none() && stop.load(Ordering::Relaxed) {
+            stopped = Some(now);
+            listeners.iter().for_each(|&token| ring.close(token));
+            if let Some(pipeline) = &mut roles.pipeline {
+                pipeline.stop();
+            }
+        }
+        if let Some(since) = stopped
+            && (is_finished(&roles) || now.since(since) >= FAREWELL)
+        {
+            return Ok(());
+        }
+        wait = how_long(&roles, now, stopped.is_some() || paused.is_some());
+    }
+}
+
+fn dispatch(roles: &mut Roles, completion: Completion<'_>) -> Result<(), LogError> {
+    match completion {
+        Completion::Written { .. } | Completion::Synced { .. } => match &mut roles.pipeline {
+            Some(pipeline) => pipeline.handle(completion),
+            None => Ok(()),
+        },
+        completion => {
+            if let Some(clients) = &mut roles.clients {
+                clients.handle(completion);
+            }
+            Ok(())
+        }
+    }
+}
+
+/// What the roles do after the completions of a turn.
+fn turn(ring: &mut Ring, roles: &mut Roles, now: Time) -> Result<(), LogError> {
+    if let Some(clients) = &mut roles.clients {
+        clients.deliver();
+        if clients.poll_timeout() <= now {
+            clients.handle_timeout();
+        }
+        if roles.pipeline.is_some() {
+            clients.send_batch();
+        }
+    }
+    if let Some(pipeline) = &mut roles.pipeline {
+        pipeline.turn(ring)?;
+    }
+    if let Some(clients) = &mut roles.clients {
+        clients.deliver();
+        clients.finish_turn(ring);
+    }
+    Ok(())
+}
+
+fn is_finished(roles: &Roles) -> bool {
+    roles.pipeline.as_ref().is_none_or(PipelineCore::is_finished)
+        && roles.clients.as_ref().is_none_or(ClientCore::is_finished)
+}
+
+fn how_long(roles: &Roles, now: Time, is_watching: bool) -> Wait {
+    let has_work = roles.pipeline.as_ref().is_some_and(PipelineCore::has_work)
+        || roles.clients.as_ref().is_some_and(ClientCore::has_work);
+    if has_work {
+        return Wait::No;
+    }
+    let due = [
+        roles.pipeline.as_ref().and_then(PipelineCore::poll_timeout),
+        roles.clients.as_ref().map(ClientCore::poll_timeout),
+    ];
+    let latest = if is_watching { WAIT_MAX / 20 } else { WAIT_MAX };
+    let due = due.into_iter().flatten().map(|due| due.since(now)).min().unwrap_or(latest);
+    Wait::AtMost(due.min(latest))
+}

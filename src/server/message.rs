@@ -1,0 +1,58 @@
+//! What cores say to each other: batches, one per loop turn and direction.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::io::ring::Token;
+use crate::pipeline::{Connect, Notice, Outbox};
+use crate::server::report::{ClientReport, Question, ServerReport};
+use crate::tree::effects::Event;
+use crate::wire::acl::Id;
+use crate::wire::opcode::OpCode;
+use crate::zxid::Zxid;
+
+/// A loop turn's worth of what one client core passes to the pipeline, in order.
+#[derive(Debug, Default)]
+pub struct ToPipeline {
+    /// The bodies of the writes.
+    pub bytes: Vec<u8>,
+    pub items: Vec<Item>,
+}
+
+/// One thing that a client core passes to the pipeline.
+#[derive(Debug)]
+pub enum Item {
+    /// A connection asks for a session.
+    Connect(Connect),
+    /// A write, or a session's end; `body` is a range of the batch's bytes.
+    Write {
+        connection: Token,
+        session: i64,
+        xid: i32,
+        op: OpCode,
+        body: Range<usize>,
+        ids: Arc<[Id]>,
+    },
+    /// A session was heard of.
+    Touch { session: i64 },
+    /// A connection asks about the whole server.
+    Ask { connection: Token, question: Question },
+    /// This core's part of the answer to a question of that number.
+    Answer { number: u64, report: Box<ClientReport> },
+}
+
+/// What the pipeline passes to one client core.
+#[derive(Debug)]
+pub enum ToClients {
+    /// Transactions are durable: the replies to this core's connections, and all events.
+    Published { through: Zxid, outbox: Outbox, events: Arc<[Event]> },
+    /// What waited for no disk.
+    Notice(Notice),
+    /// Answer this question.
+    Report { number: u64, question: Question },
+    /// The answer to a question that this connection asked.
+    Reported { connection: Token, report: Box<ServerReport> },
+    /// Accept nobody any more, finish what was accepted, then stop.
+    Stop,
+}
+

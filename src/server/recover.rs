@@ -1,0 +1,221 @@
+//! From files to a tree: the newest good snapshot, then the log behind it, each step timed.
+
+use std::path::{Path, PathBuf};
+
+use crate::io::clock;
+use crate::log::LogError;
+use crate::log::append::Log;
+use crate::log::recover::{Options, Recovered as RecoveredLog, open};
+use crate::pipeline::session::Sessions;
+use crate::server::report::StartupReport;
+use crate::snapshot::load::LoadOptions;
+use crate::snapshot::{self, SnapshotError};
+use crate::tree::TreeError;
+use crate::tree::writer::{TreeConfig, Writer};
+use crate::wire::error::DecodeError;
+use crate::wire::txn::{self, Txn};
+use crate::zxid::Zxid;
+
+/// Why the data on disk cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    #[error("{op} {}: {source}", path.display())]
+    Io { op: &'static str, path: PathBuf, source: std::io::Error },
+    #[error(
+        "there is a log up to zxid {last} in {}, but no snapshot in {}: snapshot files are missing. \
+         Put them back; or set snapshot.trust.empty=true to start from the log alone",
+        log.display(), data.display()
+    )]
+    NoSnapshot { last: Zxid, log: PathBuf, data: PathBuf },
+    #[error(
+        "the log in {} ends at zxid {last}, before the snapshot at zxid {snapshot}: log files are \
+         missing. Put them back; or set snapshot.trust.empty=true to go on from the snapshot alone",
+        log.display()
+    )]
+    LogBehind { last: Zxid, snapshot: Zxid, log: PathBuf },
+    #[error("zxid {zxid} is the last of its epoch")]
+    EpochEnded { zxid: Zxid },
+    #[error("transaction {zxid} in the log is none: {error}")]
+    Decode { zxid: Zxid, error: DecodeError },
+    #[error("transaction {zxid} in the log does not fit the tree: {error}")]
+    Replay { zxid: Zxid, error: TreeError },
+    #[error("after transaction {zxid} the tree's digest is {found:#x}, the log says {logged:#x}")]
+    Digest { zxid: Zxid, found: u64, logged: u64 },
+}
+
+/// What the files held.
+pub struct Recovered {
+    pub writer: Writer,
+    pub sessions: Vec<(i64, i32)>,
+    /// The newest snapshot's.
+    pub snapshot: Zxid,
+    pub log: RecoveredLog,
+    pub startup: StartupReport,
+    /// Lines that say what was found and how long it took.
+    pub told: Vec<String>,
+}
+
+/// Where the files are, and what the operator vouches for.
+pub struct Places<'a> {
+    pub data: &'a Path,
+    pub log: &'a Path,
+    pub trust_empty: bool,
+    pub check_digest: bool,
+    pub tree: TreeConfig,
+}
+
+/// Loads the newest good snapshot and replays the log behind it.
+///
+/// # Errors
+/// Anything that would make the server serve less than it acknowledged.
+pub fn recover(places: &Places<'_>, options: Options) -> Result<Recovered, RecoverError> {
+    for path in [places.data, places.log] {
+        std::fs::create_dir_all(path).map_err(|source| RecoverError::Io {
+            op: "create",
+            path: path.to_owned(),
+            source,
+        })?;
+    }
+    let mut told = Vec::new();
+    let start = clock::now();
+    let log = open(places.log, options)?;
+    let opened = clock::now();
+    told.push(log_line(&log, (opened - start).as_millis()));
+    let loaded = snapshot::load::load_newest(
+        places.data,
+        &LoadOptions { tree: places.tree, now: opened, threads: 0 },
+    )?;
+    let (mut writer, mut sessions, snapshot) = match loaded {
+        Some(loaded) => {
+            for skipped in &loaded.skipped {
+                tracing::error!("{} is passed over: {}", skipped.path.display(), skipped.error);
+            }
+            told.push(format!(
+                "snapshot of zxid {}: {} znodes, {} sessions, in {} ms",
+                loaded.zxid,
+                loaded.figures.nodes,
+                loaded.sessions.len(),
+                (clock::now() - opened).as_millis()
+            ));
+            (loaded.writer, loaded.sessions.into_iter().collect(), loaded.zxid)
+        }
+        None if log.is_empty() || places.trust_empty => {
+            let writer = Writer::new(places.tree, opened);
+            snapshot::write::write(places.data, writer.tree(), Zxid::ZERO, writer.digest(), &[])?;
+            told.push("no snapshot and no log: an empty tree".to_owned());
+            (writer, SessionsAtRest::new(), Zxid::ZERO)
+        }
+        None => {
+            return Err(RecoverError::NoSnapshot {
+                last: log.last(),
+                log: places.log.to_owned(),
+                data: places.data.to_owned(),
+            });
+        }
+    };
+    if log.last() < snapshot && !places.trust_empty {
+        let log_dir = places.log.to_owned();
+        return Err(RecoverError::LogBehind { last: log.last(), snapshot, log: log_dir });
+    }
+    let replaying = clock::now();
+    let count = replay(&log, snapshot, &mut writer, &mut sessions, places.check_digest)?;
+    let took_ms = (clock::now() - replaying).as_millis();
+    told.push(format!("{count} transactions replayed up to zxid {}, in {took_ms} ms", log.last()));
+    let startup = StartupReport {
+        snapshot_load_ms: (replaying - opened).as_millis() as u64,
+        txns_loaded: count,
+        txns_load_ms: took_ms as u64,
+    };
+    let sessions = sessions.into_iter().collect();
+    Ok(Recovered { writer, sessions, snapshot, log, startup, told })
+}
+
+type SessionsAtRest = std::collections::BTreeMap<i64, i32>;
+
+fn log_line(log: &RecoveredLog, took_ms: u128) -> String {
+    let figures = log.figures();
+    if let Some((path, offset, why)) = &figures.torn {
+        tracing::warn!(
+            "{} at offset {offset}: a torn, never acknowledged batch was cut off ({why})",
+            path.display()
+        );
+    }
+    format!(
+        "log: {} segments, {} batches, {} transactions of {} bytes up to zxid {}, in {took_ms} ms",
+        figures.segments,
+        figures.batches,
+        figures.txns,
+        figures.bytes,
+        log.last()
+    )
+}
+
+fn replay(
+    log: &RecoveredLog,
+    after: Zxid,
+    writer: &mut Writer,
+    sessions: &mut SessionsAtRest,
+    check_digest: bool,
+) -> Result<u64, RecoverError> {
+    if log.last() <= after {
+        return Ok(0);
+    }
+    let mut count = 0;
+    let Some(first) = after.next() else {
+        return Err(RecoverError::EpochEnded { zxid: after });
+    };
+    for logged in log.read_from(first)? {
+        let (zxid, bytes) = logged?;
+        let logged = txn::decode(bytes).map_err(|error| RecoverError::Decode { zxid, error })?;
+        writer
+            .apply(&logged.header, &logged.txn)
+            .map_err(|error| RecoverError::Replay { zxid, error })?;
+        match logged.txn {
+            Txn::CreateSession { timeout_ms } => {
+                sessions.insert(logged.header.session, timeout_ms);
+            }
+            Txn::CloseSession { .. } => {
+                sessions.remove(&logged.header.session);
+            }
+            _ => {}
+        }
+        if let Some(expected) = logged.digest
+            && check_digest
+            && expected != writer.digest()
+        {
+            return Err(RecoverError::Digest { zxid, found: writer.digest(), logged: expected });
+        }
+        count += 1;
+        // Nobody reads yet: no older version is needed by anyone.
+        writer.reclaim(zxid, &[]);
+    }
+    Ok(count)
+}
+
+/// The log, open for appending behind what the tree holds.
+///
+/// # Errors
+/// The operating system's.
+pub fn into_log(
+    log: RecoveredLog,
+    kind: crate::log::WriterKind,
+    tree_at: Zxid,
+) -> Result<Log, LogError> {
+    let mut log = log.into_log(kind)?;
+    if log.appended() < tree_at {
+        log.reset_after(tree_at);
+    }
+    Ok(log)
+}
+
+/// Sessions as the tracker wants them, each with its whole timeout before it.
+pub fn revive(sessions: &mut Sessions, at_rest: &[(i64, i32)], now: crate::time::Time) {
+    for &(id, timeout_ms) in at_rest {
+        sessions.create(id, timeout_ms, None, Zxid::ZERO, now);
+    }
+    sessions.handle_committed(Zxid::MAX);
+}

@@ -1,0 +1,174 @@
+//! The pipeline's part of what the server says of itself.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::server::four_letter::Word;
+use crate::server::questions::Asked;
+use crate::server::report::{
+    ConfReport, LogCounters, Mode, PipelineCounters, ServerReport, SessionReport,
+};
+use crate::server::word::wall_at;
+use crate::server::writer::PipelineCore;
+use crate::time::Time;
+
+impl PipelineCore {
+    /// The whole answer to a question, with every core's part.
+    pub(super) fn report(&mut self, asked: Asked) -> ServerReport {
+        let question = asked.question;
+        if let Word::Stmk { mask } = question.word {
+            self.trace_mask = mask;
+        }
+        let totals = self.pipeline.writer().totals();
+        let mut report = ServerReport {
+            serving: true,
+            clients: asked.reports,
+            mode: Mode::Standalone,
+            last_zxid: self.pipeline.durable(),
+            node_count: usize::try_from(totals.node_count).unwrap_or(usize::MAX),
+            approximate_data_size: totals.data_size,
+            ephemerals_count: usize::try_from(totals.ephemeral_count).unwrap_or(usize::MAX),
+            global_sessions: self.pipeline.sessions().count(),
+            started_wall_ms: wall_at(self.started, self.now, self.wall),
+            uptime_ms: u64::try_from(self.now.since(self.started).as_millis()).unwrap_or(u64::MAX),
+            conf: self.conf(),
+            pipeline: self.pipeline_counters(),
+            log: LogCounters {
+                writes: self.disk.writes,
+                bytes: self.disk.bytes,
+                batch_txns: self.disk.batch_txns,
+                sync_ms: self.disk.sync_ms.clone(),
+            },
+            startup: Some(self.startup),
+            tree_digest: self.pipeline.writer().digest(),
+            trace_mask: self.trace_mask,
+            ..ServerReport::default()
+        };
+        self.put_process(&mut report);
+        if question.word == Word::Envi {
+            report.environment = environment(&self.config.properties);
+        }
+        if question.wants_sessions() {
+            self.put_sessions(&mut report);
+        }
+        if question.wants_digests() {
+            report.digests = self.pipeline.digests().collect();
+        }
+        if question.wants_directory_sizes() {
+            report.data_dir_size = size_below(Path::new(&report.conf.data_dir));
+            report.log_dir_size = size_below(Path::new(&report.conf.log_dir));
+        }
+        if question.wants_stages() {
+            report.pipeline_stages = self.stages.report();
+        }
+        if question.resets_statistics() {
+            self.disk.reset_statistics();
+            self.stages.reset();
+        }
+        report
+    }
+
+    fn pipeline_counters(&self) -> PipelineCounters {
+        let stats = self.pipeline.stats();
+        PipelineCounters {
+            txns: stats.txns,
+            errors: stats.errors,
+            refused_no_room: stats.refused_no_room,
+            sessions_expired: stats.sessions_expired,
+            connections_revalidated: stats.connections_revalidated,
+            snapshots_taken: self.snapshots.taken,
+            snapshot_errors: self.snapshots.failed,
+            snapshot_time_ms: self.snapshots.durations_ms,
+            digest_mismatches: 0,
+        }
+    }
+
+    fn conf(&self) -> ConfReport {
+        let config = &self.config;
+        let version_dir = |dir: &Path| dir.join("version-2").to_string_lossy().into_owned();
+        ConfReport {
+            client_port: Some(self.address.port()),
+            secure_client_port: None,
+            data_dir: version_dir(&config.data_dir),
+            log_dir: version_dir(&config.data_log_dir),
+            tick_time_ms: config.tick_time_ms,
+            connections_per_address_max: config.limits.connections_per_address_max.unwrap_or(0),
+            session_timeout_ms_min: config.session_timeout_ms_min,
+            session_timeout_ms_max: config.session_timeout_ms_max,
+            listen_backlog: config.client_listen_backlog,
+            server_id: 0,
+            ensemble: None,
+        }
+    }
+
+    fn put_sessions(&self, report: &mut ServerReport) {
+        let sessions = self.pipeline.sessions();
+        for (expires_ms, ids) in sessions.expiries() {
+            let expires = Time::from_nanos(expires_ms.saturating_mul(1_000_000));
+            for session in ids {
+                report.sessions.push(SessionReport {
+                    session,
+                    timeout_ms: sessions.timeout_ms(session).unwrap_or(0),
+                    expires_wall_ms: wall_at(expires, self.now, self.wall),
+                });
+            }
+        }
+        let view = self.pipeline.writer().tree().view(crate::zxid::Zxid::MAX);
+        for (session, _) in self.pipeline.writer().owners() {
+            let paths = view.ephemerals(session).iter().map(str::to_owned).collect();
+            report.ephemerals.push((session, paths));
+        }
+    }
+
+    /// What the kernel says of the process; left out where it does not say.
+    fn put_process(&self, report: &mut ServerReport) {
+        let open = std::fs::read_dir("/proc/self/fd").map(|entries| entries.count() as u64);
+        report.open_file_descriptors = open.ok();
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        report.max_file_descriptors = limit.current;
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+        let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+        report.resident_bytes = pages.map(|pages| pages * rustix::param::page_size() as u64);
+        let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        let cpu_ms = cpu.tv_sec * 1000 + cpu.tv_nsec / 1_000_000;
+        report.process_cpu_ms = u64::try_from(cpu_ms).ok();
+    }
+}
+
+/// The bytes of the files in `dir` and in the directories in it.
+fn size_below(dir: &Path) -> u64 {
+    let mut size = 0;
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        // What is removed meanwhile counts for nothing.
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(metadata) if metadata.is_dir() => dirs.push(entry.path()),
+                Ok(metadata) => size += metadata.len(),
+                Err(_) => {}
+            }
+        }
+    }
+    size
+}
+
+/// The system, in the words of Java's properties, and the properties in force.
+fn environment(properties: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let uname = rustix::system::uname();
+    let text = |it: &std::ffi::CStr| it.to_string_lossy().into_owned();
+    let variable = |name: &str| std::env::var(name).unwrap_or_default();
+    let dir = std::env::current_dir().unwrap_or_default().to_string_lossy().into_owned();
+    let mut environment = properties.clone();
+    for (name, value) in [
+        ("host.name", text(uname.nodename())),
+        ("os.name", text(uname.sysname())),
+        ("os.arch", text(uname.machine())),
+        ("os.version", text(uname.release())),
+        ("user.name", variable("USER")),
+        ("user.home", variable("HOME")),
+        ("user.dir", dir),
+    ] {
+        environment.insert(name.to_owned(), value);
+    }
+    environment
+}

@@ -1,0 +1,404 @@
+//! What a client core does with each frame, and with each message of the pipeline.
+
+use std::sync::Arc;
+
+use crate::io::ring::Token;
+use crate::pipeline::read::{Reads, may_read};
+use crate::pipeline::{Client, Connect, Notice, Outbox, Reply, Then};
+use crate::server::client::ClientCore;
+use crate::server::connection::{Connection, Front, Pending, Phase, front};
+use crate::server::message::{Item, ToClients};
+use crate::tree::effects::Event;
+use crate::wire::error::ErrorCode;
+use crate::wire::opcode::OpCode;
+use crate::wire::request::{self, ConnectRequest, Request, XID_PING};
+use crate::wire::response::{self, ReplyHeader};
+use crate::zxid::Zxid;
+
+impl ClientCore {
+    /// Takes a connection's first frame, or its four-letter word: how many bytes it was, or `None`
+    /// when more must come.
+    pub(super) fn greet(&mut self, token: Token, bytes: &[u8]) -> Option<usize> {
+        if let Some(taken) = self.four_letter_word(token, bytes) {
+            return taken;
+        }
+        match front(bytes, self.limits.frame_bytes_max) {
+            Front::Partial => None,
+            Front::Frame(payload, length) => {
+                self.connect(token, payload);
+                Some(length)
+            }
+            Front::Refused(length) => {
+                self.stats.frames_refused += 1;
+                let reason = format!("its first frame declares {length} bytes");
+                self.close_loudly(token, &reason);
+                Some(bytes.len())
+            }
+        }
+    }
+
+    fn connect(&mut self, token: Token, payload: &[u8]) {
+        let Ok(request) = ConnectRequest::decode(payload) else {
+            self.close_loudly(token, "its first frame is no connect request");
+            return;
+        };
+        if request.last_zxid_seen > self.version {
+            // Another server is further; here the client would see time run backward.
+            self.stats.clients_ahead += 1;
+            let reason = format!(
+                "it has seen zxid {}, this server has {}",
+                request.last_zxid_seen, self.version
+            );
+            self.close_loudly(token, &reason);
+            return;
+        }
+        let Some(connection) = self.connections.get_mut(token) else {
+            return;
+        };
+        connection.frames += 1;
+        connection.partial_watched = false;
+        connection.phase = Phase::Attaching;
+        connection.session = request.session;
+        connection.stats.received += 1;
+        self.stats.packets_received += 1;
+        self.stats.connect_requests += 1;
+        self.batch.items.push(Item::Connect(Connect {
+            client: Client { core: self.number, connection: token.0 },
+            timeout_ms: request.timeout_ms,
+            session: request.session,
+            password: request.password.try_into().ok(),
+            has_read_only: request.read_only.is_some(),
+        }));
+    }
+
+    /// Takes a request of an established session.
+    pub(super) fn request(&mut self, token: Token, payload: &[u8]) {
+        let Ok((header, body)) = request::decode_header(payload) else {
+            self.close_loudly(token, "its request has no header");
+            return;
+        };
+        self.touch(token);
+        let Some(op) = header.operation() else {
+            return self.refuse_operation(token, header.xid);
+        };
+        match op {
+            OpCode::Auth => return self.authenticate(token, header.xid, body),
+            OpCode::Sasl => return self.answer_sasl(token, header.xid, body),
+            OpCode::CreateSession => return self.refuse_operation(token, header.xid),
+            _ => {}
+        }
+        if op.is_write() {
+            return self.pass_on(token, header.xid, op, body);
+        }
+        let now = self.now;
+        let Some(connection) = self.connections.get_mut(token) else {
+            return;
+        };
+        if connection.pending.is_empty() {
+            self.answer(token, header.xid, op, body, now);
+        } else {
+            let body = body.into();
+            self.enqueue(token, Pending::Read { xid: header.xid, op, body, received: now });
+        }
+    }
+
+    /// Notes that a connection's session was heard of.
+    fn touch(&mut self, token: Token) {
+        if let Some(connection) = self.connections.get_mut(token)
+            && !connection.touched
+        {
+            connection.touched = true;
+            self.touched.push(token);
+        }
+    }
+
+    /// An operation that is none: the answer is `Unimplemented` with the zxid -1, and the
+    /// connection ends (`UnimplementedRequestProcessor.java`).
+    fn refuse_operation(&mut self, token: Token, xid: i32) {
+        if let Some(connection) = self.connections.get_mut(token) {
+            let zxid = Zxid::from_raw(-1);
+            response::put_error(&mut connection.out, xid, zxid, ErrorCode::Unimplemented);
+            connection.phase = Phase::Draining;
+            self.mark_dirty(token);
+        }
+    }
+
+    /// Passes a write to the pipeline, at once and whatever else is on its way.
+    fn pass_on(&mut self, token: Token, xid: i32, op: OpCode, body: &[u8]) {
+        let start = self.batch.bytes.len();
+        self.batch.bytes.extend_from_slice(body);
+        let body = start..self.batch.bytes.len();
+        let Some(connection) = self.connections.get_mut(token) else {
+            return;
+        };
+        let (session, ids) = (connection.session, Arc::clone(&connection.shared_ids));
+        connection.pending.push_back(Pending::Write { op, received: self.now });
+        self.batch.items.push(Item::Write { connection: token, session, xid, op, body, ids });
+    }
+
+    /// The answer to an auth packet comes at once, before those of requests that are on their way.
+    fn authenticate(&mut self, token: Token, xid: i32, body: &[u8]) {
+        let decoded = Request::decode(OpCode::Auth, body);
+        let Some(connection) = self.connections.get_mut(token) else {
+            return;
+        };
+        let outcome = match decoded {
+            Ok(Request::Auth { scheme, auth }) => {
+                connection.ids.handle_auth(&self.auth, scheme, auth)
+            }
+            _ => Err(ErrorCode::AuthFailed),
+        };
+        connection.shared_ids = connection.ids.ids().into();
+        let error = outcome.err().unwrap_or(ErrorCode::Ok);
+        response::put_error(&mut connection.out, xid, Zxid::ZERO, error);
+        if error != ErrorCode::Ok {
+            self.stats.auth_failed += 1;
+            tracing::warn!("{}: authentication failed", connection.peer);
+            connection.phase = Phase::Draining;
+        }
+        self.mark_dirty(token);
+    }
+
+    /// What a server without a SASL login answers: success, and no token
+    /// (`ZooKeeperServer.processSasl`).
+    fn answer_sasl(&mut self, token: Token, xid: i32, body: &[u8]) {
+        let is_sasl = Request::decode(OpCode::Sasl, body).is_ok();
+        if !is_sasl {
+            self.close_loudly(token, "its sasl request is none");
+        } else if let Some(connection) = self.connections.get_mut(token) {
+            response::put_reply(&mut connection.out, xid, Zxid::ZERO, |out| {
+                response::put_sasl_token(out, None);
+            });
+            self.mark_dirty(token);
+        }
+    }
+
+    /// Answers a read at the version that the core serves.
+    fn answer(
+        &mut self,
+        token: Token,
+        xid: i32,
+        op: OpCode,
+        body: &[u8],
+        received: crate::time::Time,
+    ) {
+        let Some(connection) = self.connections.get_mut(token) else {
+            return;
+        };
+        let version = self.version;
+        let mut out = std::mem::take(&mut connection.out);
+        if op == OpCode::Ping {
+            let header = ReplyHeader { xid: XID_PING, zxid: version, error: 0 };
+            response::put_header_only(&mut out, &header);
+        } else {
+            let view = self.tree.view(version);
+            let mut reads = Reads {
+                tree: &self.tree,
+                view: &view,
+                watches: &mut self.watches,
+                watcher: super::watcher(token),
+                session: connection.session,
+                ids: connection.ids.ids(),
+                auth: &self.auth,
+                skip_acl: self.limits.skip_acl,
+            };
+            put_answer(&mut reads, xid, version, op, body, &mut out);
+        }
+        connection.out = out;
+        let latency_ms = count_reply(connection, op, xid, version, received, self.now);
+        self.stats.count_reply(op, latency_ms);
+        self.mark_dirty(token);
+    }
+
+    /// Takes what the pipeline has sent.
+    pub fn deliver(&mut self) {
+        while let Some(message) = self.links.from_pipeline.receive() {
+            match message {
+                ToClients::Published { through, outbox, events } => {
+                    self.publish(through, &outbox, &events);
+                }
+                ToClients::Notice(notice) => self.take_notice(notice),
+                ToClients::Report { number, question } => {
+                    let report = Box::new(self.report(question));
+                    self.batch.items.push(Item::Answer { number, report });
+                }
+                ToClients::Reported { connection, report } => {
+                    self.answer_word(connection, &report);
+                }
+                ToClients::Stop => self.stopping = true,
+            }
+        }
+        if self.links.to_pipeline.has_room() {
+            for token in std::mem::take(&mut self.stalled) {
+                if let Some(connection) = self.connections.get_mut(token) {
+                    connection.stalled = false;
+                }
+                self.unhold(token);
+            }
+        }
+    }
+
+    /// Moves to version `through`, telling events and replies on the way, zxid by zxid.
+    fn publish(&mut self, through: Zxid, outbox: &Outbox, events: &Arc<[Event]>) {
+        let mut events = events.iter().peekable();
+        let mut start = 0;
+        for reply in &outbox.replies {
+            while let Some(event) = events.next_if(|event| event.zxid <= reply.zxid) {
+                self.fire(event);
+            }
+            self.serve_version(self.version.max(reply.zxid));
+            self.reply(reply, &outbox.bytes[start..reply.end]);
+            start = reply.end;
+        }
+        for event in events {
+            self.fire(event);
+        }
+        self.serve_version(self.version.max(through));
+    }
+
+    /// Tells an event to those who watch for it and may read the node that it is about.
+    fn fire(&mut self, event: &Event) {
+        let mut watchers = std::mem::take(&mut self.fired);
+        let kind = event.kind;
+        self.watches.trigger(kind, &event.path, |watcher| watchers.push(watcher));
+        if !watchers.is_empty() {
+            self.scratch.clear();
+            response::put_event(&mut self.scratch, kind, event.zxid, &event.path);
+        }
+        for watcher in watchers.drain(..) {
+            let token = super::token(watcher);
+            let Some(connection) = self.connections.get_mut(token) else {
+                continue;
+            };
+            let ids = connection.ids.ids();
+            if !self.limits.skip_acl && !may_read(&self.tree, event.acl, ids, &self.auth) {
+                continue;
+            }
+            connection.out.extend_from_slice(&self.scratch);
+            connection.stats.sent += 1;
+            self.stats.count_event(self.scratch.len() as u64);
+            self.mark_dirty(token);
+        }
+        self.fired = watchers;
+    }
+
+    /// Appends a reply of the pipeline to its connection, and answers the reads behind it.
+    fn reply(&mut self, reply: &Reply, frame: &[u8]) {
+        let token = Token(reply.connection);
+        let Some(connection) = self.connections.get_mut(token) else {
+            return;
+        };
+        connection.out.extend_from_slice(frame);
+        if reply.answers {
+            let (op, received) = connection.complete_write();
+            let latency_ms = count_reply(connection, op, reply.xid, reply.zxid, received, self.now);
+            self.stats.count_reply(op, latency_ms);
+        }
+        self.mark_dirty(token);
+        self.go_on(token, reply.then);
+    }
+
+    fn take_notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::Connected { client, frame, then } => {
+                let token = Token(client.connection);
+                if let Some(connection) = self.connections.get_mut(token) {
+                    connection.out.extend_from_slice(&frame);
+                    self.mark_dirty(token);
+                    self.go_on(token, then);
+                }
+            }
+            Notice::Close { client } => {
+                self.close(Token(client.connection), "its session is elsewhere");
+            }
+        }
+    }
+
+    /// What becomes of a connection after a reply.
+    fn go_on(&mut self, token: Token, then: Then) {
+        let Some(connection) = self.connections.get_mut(token) else {
+            return;
+        };
+        match then {
+            Then::Serve => self.answer_queued(token),
+            Then::Begin { session, timeout_ms } => {
+                connection.phase = Phase::Serving;
+                connection.session = session;
+                connection.timeout_ms = timeout_ms;
+                connection.stats.sent += 1;
+                self.stats.packets_sent += 1;
+            }
+            Then::Close => {
+                connection.phase = Phase::Draining;
+                connection.pending.clear();
+            }
+        }
+        self.unhold(token);
+    }
+
+    /// Answers the reads that waited for the writes before them.
+    fn answer_queued(&mut self, token: Token) {
+        while let Some(connection) = self.connections.get_mut(token)
+            && let Some(Pending::Read { .. }) = connection.pending.front()
+        {
+            let read = connection.pending.pop_front();
+            if let Some(Pending::Read { xid, op, body, received }) = read {
+                connection.pending_bytes -= body.len();
+                self.answer(token, xid, op, &body, received);
+            }
+        }
+    }
+}
+
+/// Appends the whole reply to a read, with the events that a setWatches makes up for before it.
+fn put_answer(
+    reads: &mut Reads<'_>,
+    xid: i32,
+    version: Zxid,
+    op: OpCode,
+    body: &[u8],
+    out: &mut Vec<u8>,
+) {
+    let decoded = Request::decode(op, body);
+    if let Ok(Request::SetWatches(set)) = &decoded {
+        reads.set_watches(set, out);
+        response::put_header_only(out, &ReplyHeader { xid, zxid: version, error: 0 });
+        return;
+    }
+    let frame = response::begin_frame(out);
+    ReplyHeader { xid, zxid: version, error: 0 }.encode(out);
+    let body_at = out.len();
+    let outcome = match &decoded {
+        Ok(request) => reads.answer(request, out),
+        Err(_) => Err(ErrorCode::MarshallingError),
+    };
+    if let Err(error) = outcome {
+        out.truncate(body_at - ReplyHeader::SIZE);
+        ReplyHeader { xid, zxid: version, error: error.raw() }.encode(out);
+    }
+    response::finish_frame(out, frame);
+}
+
+/// Counts a reply on its connection; the latency in milliseconds.
+fn count_reply(
+    connection: &mut Connection,
+    op: OpCode,
+    xid: i32,
+    zxid: Zxid,
+    received: crate::time::Time,
+    now: crate::time::Time,
+) -> u64 {
+    let latency = now.since(received);
+    let latency_ms = latency.as_millis() as u64;
+    let stats = &mut connection.stats;
+    stats.sent += 1;
+    stats.last_op = Some(op);
+    if xid >= 0 {
+        stats.last_xid = xid;
+    }
+    stats.last_zxid = zxid.raw();
+    stats.last_response = Some(now);
+    stats.last_latency_ms = latency_ms;
+    stats.latency_ms.add(latency_ms);
+    latency_ms
+}

@@ -1,0 +1,425 @@
+//! Start and end of the server.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::mpsc::{Receiver as Inbox, Sender as Outbox, channel};
+use std::time::Duration;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::config::{Config, LogWriter};
+use crate::io::clock;
+use crate::io::executor::{Core, CoreError, processors, spawn_core};
+use crate::io::listener::{ListenOptions, bind};
+use crate::io::ring::{Ring, RingConfig, Token};
+use crate::io::wake::Waker;
+use crate::log::recover::Options;
+use crate::log::{LogError, WriterKind};
+use crate::pipeline::auth::{AuthConfig, DigestAlgorithm};
+use crate::pipeline::session::Sessions;
+use crate::pipeline::{Pipeline, Settings};
+use crate::server::admission::Admission;
+use crate::server::background::{self, SnapshotSettings};
+use crate::server::client::{ClientConfig, ClientCore, Limits, Links};
+use crate::server::core::{CoreFault, Roles};
+use crate::server::disk::Disk;
+use crate::server::mesh::link;
+use crate::server::placement::{Plan, Role, plan};
+use crate::server::questions::Questions;
+use crate::server::recover::{Places, RecoverError, Recovered, into_log, recover, revive};
+use crate::server::snapshots::Snapshots;
+use crate::server::word;
+use crate::server::writer::{About, ClientEnd, PipelineCore};
+use crate::time::Time;
+use crate::tree::Tree;
+use crate::tree::writer::TreeConfig;
+use crate::zxid::Zxid;
+
+/// A standalone server's id within session ids, as Apache has it.
+const STANDALONE_SERVER_ID: u8 = 1;
+
+/// Why the server did not start, or stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error(
+        "the configuration has {0} servers: this version serves alone. Leave out the server.N lines"
+    )]
+    Ensemble(usize),
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
+    #[error("the log's volume cannot be probed: {0}")]
+    Probe(LogError),
+    #[error("cannot listen on {0}: {1}")]
+    Listen(std::net::SocketAddr, std::io::Error),
+    #[error(transparent)]
+    Executor(#[from] CoreError),
+    #[error("signals cannot be handled: {0}")]
+    Signals(std::io::Error),
+    #[error("no randomness: {0}")]
+    Random(getrandom::Error),
+    #[error(transparent)]
+    Core(#[from] CoreFault),
+}
+
+/// What an executor's thread is given once all rings are there.
+struct Assignment {
+    roles: Roles,
+    stop: Arc<AtomicBool>,
+}
+
+/// An executor that has its ring and waits for its roles.
+struct Started {
+    core: Core<Result<(), CoreFault>>,
+    waker: Waker,
+    assign: Outbox<Assignment>,
+}
+
+/// Serves until a signal says stop.
+///
+/// # Errors
+/// The server could not start, or its disk or a ring failed.
+pub fn run(config: Config) -> Result<(), ServerError> {
+    let begun = clock::now();
+    let config = Arc::new(config);
+    if config.ensemble.distributed {
+        return Err(ServerError::Ensemble(config.ensemble.servers.len()));
+    }
+    tracing::info!("ringkeeper {} serves alone", env!("CARGO_PKG_VERSION"));
+    config.notes.iter().for_each(|note| tracing::info!("{note}"));
+    tracing::info!("data in {}, log in {}", config.data_dir.display(), log_dir(&config).display());
+
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(ServerError::Signals)?;
+    }
+    let recovered = recover_from(&config)?;
+    recovered.told.iter().for_each(|line| tracing::info!("{line}"));
+    let writer = choose_writer(&config)?;
+
+    let online = processors()?;
+    let online: Vec<usize> = online.iter().map(|processor| processor.cpu).collect();
+    let plan = plan(&online, config.cores);
+    tracing::info!("{plan}");
+    let (address, listeners) = listen(&config, plan.client_count)?;
+    let ended = Arc::new(AtomicBool::new(false));
+    let started = start_executors(&plan, &ended)?;
+    let serve = Serve { config: &config, plan: &plan, started: &started, address, begun };
+    let background = assemble(serve, recovered, writer, listeners, &stop)?;
+    tracing::info!(
+        "serving on {address}, {} ms after the start",
+        (clock::now() - begun).as_millis()
+    );
+    wait_and_join(started, background, &stop, &ended)
+}
+
+/// Measures the log's writers on the volume of `dir`: a line that says the figures and the choice.
+///
+/// # Errors
+/// The volume does not take the probe's file.
+pub fn probe(dir: &Path) -> Result<(WriterKind, String), LogError> {
+    let probe = crate::log::probe::measure(dir, &clock::now)?;
+    Ok((probe.chosen, probe.to_string()))
+}
+
+fn log_dir(config: &Config) -> std::path::PathBuf {
+    config.data_log_dir.join("version-2")
+}
+
+fn data_dir(config: &Config) -> std::path::PathBuf {
+    config.data_dir.join("version-2")
+}
+
+fn random() -> Result<u64, ServerError> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(ServerError::Random)?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+fn recover_from(config: &Config) -> Result<Recovered, ServerError> {
+    let places = Places {
+        data: &data_dir(config),
+        log: &log_dir(config),
+        trust_empty: config.snapshot.trust_empty,
+        check_digest: config.snapshot.digest,
+        tree: TreeConfig { seed: random()?, extended_types: config.features.extended_types },
+    };
+    let options = Options {
+        identity: random()?,
+        segment_bytes: config.log.segment_bytes,
+        committed: Zxid::ZERO,
+    };
+    Ok(recover(&places, options)?)
+}
+
+fn choose_writer(config: &Config) -> Result<WriterKind, ServerError> {
+    let chosen = match config.log.writer {
+        LogWriter::Direct => WriterKind::Direct,
+        LogWriter::Mmap => WriterKind::Mmap,
+        LogWriter::Auto => {
+            let (chosen, line) = probe(&log_dir(config)).map_err(ServerError::Probe)?;
+            tracing::info!("{line}");
+            chosen
+        }
+    };
+    tracing::info!("log writer: {chosen}");
+    Ok(chosen)
+}
+
+/// One listener for each client core; the kernel spreads the connections over them.
+fn listen(
+    config: &Config,
+    count: usize,
+) -> Result<(std::net::SocketAddr, Vec<OwnedFd>), ServerError> {
+    let mut address = config.client_address;
+    let options = ListenOptions {
+        backlog: config.client_listen_backlog.unwrap_or(ListenOptions::default().backlog),
+        reuse_port: count > 1,
+        no_delay: true,
+        keep_alive: config.client_tcp_keep_alive.then_some(Duration::from_secs(60)),
+    };
+    let mut listeners = Vec::with_capacity(count);
+    for _ in 0..count {
+        let failed = |error| ServerError::Listen(address, error);
+        let listener = bind(address, &options).map_err(failed)?;
+        address = crate::io::listener::local_address(&listener).map_err(failed)?;
+        listeners.push(listener);
+    }
+    Ok((address, listeners))
+}
+
+/// Starts every executor of the plan: each makes its ring, tells its waker and awaits its roles.
+fn start_executors(plan: &Plan, ended: &Arc<AtomicBool>) -> Result<Vec<Started>, ServerError> {
+    let mut started = Vec::with_capacity(plan.executors.len());
+    for (index, executor) in plan.executors.iter().enumerate() {
+        let (assign, assigned): (_, Inbox<Assignment>) = channel();
+        let (tell, told) = channel();
+        let ended = Ended(Arc::clone(ended), std::thread::current());
+        let task = move || async move {
+            let _ended = ended;
+            let ring = Ring::new(RingConfig::default())?;
+            let is_awaited = tell.send(ring.waker()).is_ok();
+            match assigned.recv() {
+                Ok(Assignment { roles, stop }) if is_awaited => {
+                    crate::server::core::run(ring, roles, &stop)
+                }
+                // The start failed elsewhere.
+                _ => Ok(()),
+            }
+        };
+        let core = spawn_core(&format!("core-{index}"), executor.cpu, task)?;
+        match told.recv() {
+            Ok(waker) => started.push(Started { core, waker, assign }),
+            // The ring could not be made: the core's outcome says why.
+            Err(_) => {
+                core.join()??;
+                unreachable!("a core that told no waker has failed");
+            }
+        }
+    }
+    Ok(started)
+}
+
+/// Says that a core has ended, however it did.
+struct Ended(Arc<AtomicBool>, std::thread::Thread);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+        self.1.unpark();
+    }
+}
+
+/// What the roles are built for.
+struct Serve<'a> {
+    config: &'a Arc<Config>,
+    plan: &'a Plan,
+    started: &'a [Started],
+    address: std::net::SocketAddr,
+    begun: Time,
+}
+
+/// Builds the roles, links them, and hands each to its executor.
+fn assemble(
+    serve: Serve<'_>,
+    recovered: Recovered,
+    writer: WriterKind,
+    listeners: Vec<OwnedFd>,
+    stop: &Arc<AtomicBool>,
+) -> Result<[Core<()>; 2], ServerError> {
+    let Serve { config, plan, started, address, begun } = serve;
+    let now = clock::now();
+    let tree = Arc::clone(recovered.writer.tree());
+    let version = recovered.writer.last_zxid();
+    let pipeline_at = executor_of(plan, Role::Pipeline);
+    let pipeline_waker = &started[pipeline_at].waker;
+    let (background, background_cores) = background::start(
+        log_dir(config),
+        SnapshotSettings {
+            dir: data_dir(config),
+            retained_count: config.snapshot.retain_count as usize,
+        },
+        pipeline_waker.clone(),
+    )?;
+    let admission = Arc::new(Admission::new(
+        config.limits.connections_max as usize,
+        config.limits.connections_per_address_max.unwrap_or(0) as usize,
+    ));
+
+    let mut ends = Vec::new();
+    let mut client_cores = Vec::new();
+    for number in 0..plan.client_count {
+        let at = executor_of(plan, Role::Clients(number));
+        let is_local = at == pipeline_at;
+        let (to_pipeline, from_client) = link((!is_local).then(|| pipeline_waker.clone()));
+        let (to_client, from_pipeline) = link((!is_local).then(|| started[at].waker.clone()));
+        let shared = Arc::new(AtomicI64::new(version.raw()));
+        ends.push(ClientEnd::new(from_client, to_client, Arc::clone(&shared)));
+        let links = Links { to_pipeline, from_pipeline, version: shared };
+        let core = client_core(config, number, &tree, version, links, &admission)?;
+        client_cores.push(Some(core));
+    }
+
+    let mut sessions = Sessions::new(
+        u32::try_from(config.tick_time_ms).unwrap_or(u32::MAX),
+        STANDALONE_SERVER_ID,
+        clock::wall().0.cast_unsigned(),
+    );
+    revive(&mut sessions, &recovered.sessions, now);
+    let log = into_log(recovered.log, writer, version).map_err(RecoverError::Log)?;
+    let warn_after = Duration::from_millis(config.log.sync_warning_threshold_ms);
+    let snapshots = Snapshots::new(
+        recovered.snapshot,
+        config.snapshot.txn_count,
+        config.snapshot.log_bytes_max.unwrap_or(u64::MAX),
+        random()?,
+    );
+    let settings = settings(config);
+    let pipeline = Pipeline::new(recovered.writer, sessions, settings, plan.client_count, now);
+    let mut pipeline_core = Some(PipelineCore::new(
+        pipeline,
+        Disk::new(log, warn_after),
+        ends,
+        background,
+        snapshots,
+        Questions::default(),
+        About { config: Arc::clone(config), address, startup: recovered.startup, started: begun },
+    ));
+
+    let mut listeners: Vec<Option<OwnedFd>> = listeners.into_iter().map(Some).collect();
+    for (executor, started) in plan.executors.iter().zip(started) {
+        let mut roles = Roles { pipeline: None, clients: None, listeners: Vec::new() };
+        for role in &executor.roles {
+            match *role {
+                Role::Pipeline => roles.pipeline = pipeline_core.take(),
+                Role::Clients(number) => {
+                    roles.clients = client_cores[number].take();
+                    let listener = listeners[number].take().expect("each role stands once");
+                    roles.listeners.push((LISTENER, listener));
+                }
+            }
+        }
+        let assignment = Assignment { roles, stop: Arc::clone(stop) };
+        started.assign.send(assignment).map_err(|_| ()).expect("the executor awaits its roles");
+    }
+    Ok(background_cores)
+}
+
+/// Listeners are named apart from connections, whose generations do not reach that far.
+const LISTENER: Token = Token(u64::MAX);
+
+fn executor_of(plan: &Plan, role: Role) -> usize {
+    let found = plan.executors.iter().position(|executor| executor.roles.contains(&role));
+    found.expect("the plan places every role")
+}
+
+fn client_core(
+    config: &Config,
+    number: usize,
+    tree: &Arc<Tree>,
+    version: Zxid,
+    links: Links,
+    admission: &Arc<Admission>,
+) -> Result<ClientCore, ServerError> {
+    let limits = Limits {
+        frame_bytes_max: config.limits.jute_bytes_max as usize,
+        in_flight_max: config.limits.connection_requests_max as usize,
+        out_bytes_max: usize::try_from(config.limits.connection_outgoing_bytes_max)
+            .unwrap_or(usize::MAX),
+        send_timeout: Duration::from_secs(30),
+        greeting_timeout: Duration::from_millis(config.limits.first_frame_deadline_ms),
+        frame_timeout: Duration::from_millis(config.limits.partial_frame_deadline_ms),
+        touch_interval: Duration::from_millis((config.tick_time_ms / 8).clamp(1, 100)),
+        skip_acl: config.auth.skip_acl,
+        enforced_schemes: config.auth.enforced_schemes.clone(),
+    };
+    let config = ClientConfig {
+        limits,
+        auth: auth(config),
+        words: word::words(&config.four_letter_words),
+        watch_seed: random()?,
+    };
+    let number = u16::try_from(number).expect("client cores are few");
+    Ok(ClientCore::new(number, Arc::clone(tree), version, links, config, Arc::clone(admission)))
+}
+
+fn auth(config: &Config) -> AuthConfig {
+    AuthConfig {
+        super_digest: config.auth.super_digest.as_ref().map(|it| it.reveal().to_owned()),
+        digest_enabled: config.auth.digest,
+        digest_algorithm: DigestAlgorithm::Sha1,
+    }
+}
+
+fn settings(config: &Config) -> Settings {
+    let ms = |ms: u64| i32::try_from(ms).unwrap_or(i32::MAX);
+    Settings {
+        extended_types: config.features.extended_types,
+        enforce_quota: config.features.enforce_quota,
+        skip_acl: config.auth.skip_acl,
+        digest: config.snapshot.digest,
+        close_session_txn: config.features.close_session_txn,
+        reconfig: config.features.reconfig,
+        session_timeout_ms_min: ms(config.session_timeout_ms_min),
+        session_timeout_ms_max: ms(config.session_timeout_ms_max),
+        auth: auth(config),
+        container_check_interval_ms: config.features.container_check_interval_ms,
+        containers_per_minute_max: config.features.containers_per_minute_max,
+        container_never_used_ms_max: config.features.container_never_used_ms_max.unwrap_or(0),
+    }
+}
+
+/// Waits for a signal or for a core to end, then lets every core finish and joins it.
+fn wait_and_join(
+    started: Vec<Started>,
+    background: [Core<()>; 2],
+    stop: &AtomicBool,
+    ended: &AtomicBool,
+) -> Result<(), ServerError> {
+    // A signal sets its flag but does not unpark: look often enough for a prompt end.
+    while !stop.load(Ordering::Relaxed) && !ended.load(Ordering::Acquire) {
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    let was_told = stop.swap(true, Ordering::Relaxed);
+    if was_told {
+        tracing::info!("told to stop: what was accepted is finished first");
+    }
+    let mut outcome = Ok(());
+    for Started { core, waker, .. } in started {
+        waker.wake();
+        if let Err(fault) = core.join()?
+            && outcome.is_ok()
+        {
+            outcome = Err(ServerError::Core(fault));
+        }
+    }
+    if outcome.is_ok() {
+        // A failing disk may keep the background in a system call: then nobody waits for it.
+        for core in background {
+            core.join()?;
+        }
+        tracing::info!("stopped");
+    }
+    outcome
+}

@@ -1,0 +1,369 @@
+//! The pipeline's core: takes the client cores' batches through `pipeline` and the log, and
+//! publishes what has become durable.
+//!
+//! A turn: hear the background, take batches, do what is due, hand transactions to the log and
+//! start its next write, publish what is durable, tell. Group commit needs no timer: while a write
+//! is under way the next group gathers.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use crate::config::Config;
+use crate::io::ring::{Completion, Ring};
+use crate::log::LogError;
+use crate::pipeline::{Client, Notice, Pipeline, Room, Write};
+use crate::server::background::{Background, Done, SegmentJob};
+use crate::server::disk::Disk;
+use crate::server::mesh::{Receiver, Sender};
+use crate::server::message::{Item, ToClients, ToPipeline};
+use crate::server::questions::Questions;
+use crate::server::report::StartupReport;
+use crate::server::snapshots::Snapshots;
+use crate::server::stages::Stages;
+use crate::time::{Time, WallMs};
+use crate::zxid::Zxid;
+
+/// Batches taken from one client core before the next one has its turn.
+const BATCHES_PER_TURN: usize = 8;
+
+/// What a transaction may have beyond its request, in bytes: header, digest, versions. One that
+/// has more (an `auth` that stands for many identities) waits in memory for a segment.
+const TXN_OVERHEAD: usize = 64 << 10;
+
+/// The beginning or end of a session with some hundreds of ephemerals, in bytes; a longer end
+/// waits in memory for a segment.
+const SESSION_TXN_BYTES: usize = 64 << 10;
+
+/// The pipeline's end of the links with one client core.
+pub struct ClientEnd {
+    pub from: Receiver<ToPipeline>,
+    pub to: Sender<ToClients>,
+    pub version: Arc<AtomicI64>,
+    /// What its queue had no room for. While there is something here nothing more is taken in.
+    backlog: VecDeque<ToClients>,
+}
+
+impl ClientEnd {
+    /// The links with one client core, which publishes what it serves in `version`.
+    pub fn new(
+        from: Receiver<ToPipeline>,
+        to: Sender<ToClients>,
+        version: Arc<AtomicI64>,
+    ) -> ClientEnd {
+        ClientEnd { from, to, version, backlog: VecDeque::new() }
+    }
+
+    pub(super) fn send(&mut self, message: ToClients) {
+        if !self.backlog.is_empty() {
+            self.backlog.push_back(message);
+        } else if let Err(message) = self.to.send(message) {
+            self.backlog.push_back(message);
+        }
+    }
+
+    fn send_backlog(&mut self) {
+        while let Some(message) = self.backlog.pop_front() {
+            if let Err(message) = self.to.send(message) {
+                self.backlog.push_front(message);
+                return;
+            }
+        }
+    }
+}
+
+/// What the server says of itself and does not change.
+pub struct About {
+    pub config: Arc<Config>,
+    pub address: SocketAddr,
+    pub startup: StartupReport,
+    pub started: Time,
+}
+
+/// The pipeline's core.
+pub struct PipelineCore {
+    pub(super) pipeline: Pipeline,
+    pub(super) disk: Disk,
+    pub(super) clients: Vec<ClientEnd>,
+    pub(super) background: Background,
+    pub(super) snapshots: Snapshots,
+    pub(super) questions: Questions,
+    /// The largest transaction that a client's write can become, in bytes.
+    txn_bytes_max: usize,
+    /// Whether the volume had no space for the log's next segment.
+    is_full: bool,
+    published: Zxid,
+    reclaimed: Zxid,
+    /// Whether the last reclaiming left something for the next turn.
+    has_garbage: bool,
+    pub(super) now: Time,
+    pub(super) wall: WallMs,
+    pub(super) config: Arc<Config>,
+    pub(super) address: SocketAddr,
+    pub(super) startup: StartupReport,
+    pub(super) started: Time,
+    pub(super) trace_mask: i64,
+    pub(super) stages: Stages,
+}
+
+impl PipelineCore {
+    /// Over a recovered pipeline and log.
+    pub fn new(
+        pipeline: Pipeline,
+        disk: Disk,
+        clients: Vec<ClientEnd>,
+        background: Background,
+        snapshots: Snapshots,
+        questions: Questions,
+        about: About,
+    ) -> PipelineCore {
+        let About { config, address, startup, started } = about;
+        let published = pipeline.durable();
+        PipelineCore {
+            pipeline,
+            disk,
+            clients,
+            background,
+            snapshots,
+            questions,
+            txn_bytes_max: config.limits.jute_bytes_max as usize + TXN_OVERHEAD,
+            config,
+            address,
+            startup,
+            started,
+            trace_mask: 0,
+            stages: Stages::new(),
+            is_full: false,
+            published,
+            reclaimed: Zxid::ZERO,
+            has_garbage: false,
+            now: Time::default(),
+            wall: WallMs::default(),
+        }
+    }
+
+    /// Takes in the time of the turn.
+    pub fn set_time(&mut self, now: Time, wall: WallMs) {
+        (self.now, self.wall) = (now, wall);
+    }
+
+    /// Takes what the ring has for the log.
+    ///
+    /// # Errors
+    /// The disk failed: the server stops.
+    pub fn handle(&mut self, completion: Completion<'_>) -> Result<(), LogError> {
+        if let Some(durable) = self.disk.handle(completion, self.now)? {
+            // A mark of a log that was recovered with nothing new behind it says no more than that.
+            self.pipeline.handle_persisted(durable.min(self.pipeline.prepared()));
+        }
+        Ok(())
+    }
+
+    /// One turn.
+    ///
+    /// # Errors
+    /// The disk failed: the server stops.
+    pub fn turn(&mut self, ring: &mut Ring) -> Result<(), LogError> {
+        self.hear_background()?;
+        self.ask_for_segment();
+        self.take_batches();
+        if self.pipeline.poll_timeout().is_some_and(|due| due <= self.now) {
+            self.pipeline.handle_timeout(self.now, self.wall);
+        }
+        self.append(ring);
+        self.publish();
+        self.take_snapshot();
+        for client in &mut self.clients {
+            client.to.flush();
+        }
+        Ok(())
+    }
+
+    fn hear_background(&mut self) -> Result<(), LogError> {
+        while let Ok(done) = self.background.done.try_recv() {
+            match done {
+                Done::Prepared(Ok(segment)) => {
+                    if std::mem::take(&mut self.is_full) {
+                        tracing::warn!("the log's volume has space again: writes are taken");
+                    }
+                    self.disk.log.offer_segment(segment);
+                }
+                Done::Prepared(Err(error)) => {
+                    if !std::mem::replace(&mut self.is_full, true) {
+                        tracing::error!("{error}: writes are refused when the log's room is used");
+                    }
+                    self.disk.log.handle_segment_refused(self.now, error)?;
+                }
+                Done::Snapshot(done) => {
+                    if let Some(oldest) = self.snapshots.handle_done(done) {
+                        // The oldest snapshot that is kept holds what is up to its zxid.
+                        let needed = oldest.next().unwrap_or(oldest);
+                        for retired in self.disk.log.purge_below(needed) {
+                            self.tell_segments(SegmentJob::Remove(retired));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn ask_for_segment(&mut self) {
+        if let Some(request) = self.disk.log.wanted_segment(self.now) {
+            self.tell_segments(SegmentJob::Prepare(request));
+        }
+    }
+
+    fn tell_segments(&self, job: SegmentJob) {
+        self.background.segments.send(job).expect("the background ends after the pipeline");
+    }
+
+    /// What the log takes: all, or, when its volume is full, only sessions or nothing.
+    ///
+    /// `None` when what is staged waits for a segment that is being prepared: that is no reason to
+    /// refuse anything, only to take in nothing more.
+    fn room(&self) -> Option<Room> {
+        if !self.is_full {
+            return (!self.disk.log.is_starved()).then_some(Room::Plenty);
+        }
+        let room = self.disk.log.room();
+        Some(match room.admits_session(SESSION_TXN_BYTES, 0) {
+            true if room.admits(self.txn_bytes_max, 0) => Room::Plenty,
+            true => Room::SessionsOnly,
+            false => Room::Full,
+        })
+    }
+
+    fn take_batches(&mut self) {
+        for index in 0..self.clients.len() {
+            for _ in 0..BATCHES_PER_TURN {
+                let Some(room) = self.room() else {
+                    return;
+                };
+                self.pipeline.set_room(room);
+                self.clients[index].send_backlog();
+                if !self.clients[index].backlog.is_empty() {
+                    break;
+                }
+                let Some(batch) = self.clients[index].from.receive() else {
+                    break;
+                };
+                self.take_batch(index, batch);
+                self.hand_to_log();
+            }
+        }
+    }
+
+    fn take_batch(&mut self, index: usize, batch: ToPipeline) {
+        let core = u16::try_from(index).expect("client cores are few");
+        for item in batch.items {
+            match item {
+                Item::Write { connection, session, xid, op, body, ids } => {
+                    let client = Client { core, connection: connection.0 };
+                    let body = &batch.bytes[body];
+                    let write = Write { client, session, xid, op, body, ids: &ids };
+                    self.pipeline.handle_write(&write, self.now, self.wall);
+                }
+                Item::Connect(connect) => {
+                    self.pipeline.handle_connect(connect, self.now, self.wall);
+                }
+                Item::Touch { session } => self.pipeline.handle_touch(self.now, session),
+                Item::Ask { connection, question } => {
+                    let number = self.questions.ask(core, connection, question, self.clients.len());
+                    for client in &mut self.clients {
+                        client.send(ToClients::Report { number, question });
+                    }
+                }
+                Item::Answer { number, report } => self.take_answer(number, *report),
+            }
+        }
+    }
+
+    /// Stages what was prepared.
+    fn hand_to_log(&mut self) {
+        let txns = self.pipeline.take_txns();
+        for (zxid, txn) in txns.iter() {
+            self.disk.append(zxid, txn);
+        }
+        txns.clear();
+    }
+
+    /// Starts the next write, with all that was prepared meanwhile.
+    fn append(&mut self, ring: &mut Ring) {
+        self.hand_to_log();
+        if self.disk.start(ring, self.now) || self.disk.log.is_idle() {
+            self.pipeline.handle_appended();
+        }
+    }
+
+    fn publish(&mut self) {
+        while let Some(published) = self.pipeline.poll_published() {
+            self.published = published.through;
+            for (client, outbox) in self.clients.iter_mut().zip(published.outboxes) {
+                let events = Arc::clone(&published.events);
+                let through = published.through;
+                client.send(ToClients::Published { through, outbox, events });
+            }
+        }
+        while let Some(notice) = self.pipeline.poll_notice() {
+            let (Notice::Connected { client, .. } | Notice::Close { client }) = &notice;
+            self.clients[usize::from(client.core)].send(ToClients::Notice(notice));
+        }
+        let oldest = self
+            .clients
+            .iter()
+            .map(|client| Zxid::from_raw(client.version.load(Ordering::Acquire)))
+            .min()
+            .unwrap_or(self.published);
+        if oldest > self.reclaimed || self.has_garbage || self.snapshots.is_released() {
+            self.has_garbage = self.pipeline.reclaim(oldest, self.snapshots.held());
+            self.reclaimed = oldest;
+        }
+    }
+
+    fn take_snapshot(&mut self) {
+        if let Some(job) = self.snapshots.poll_job(&self.pipeline, self.disk.bytes) {
+            self.background.snapshots.send(job).expect("the background ends after the pipeline");
+        }
+    }
+
+    fn take_answer(&mut self, number: u64, report: crate::server::report::ClientReport) {
+        let Some(answered) = self.questions.answer(number, report) else {
+            return;
+        };
+        let (core, connection) = (answered.core, answered.connection);
+        let report = Box::new(self.report(answered));
+        self.clients[usize::from(core)].send(ToClients::Reported { connection, report });
+    }
+
+    /// Tells every client core to finish: see [`PipelineCore::is_finished`].
+    pub fn stop(&mut self) {
+        for client in &mut self.clients {
+            client.send(ToClients::Stop);
+            client.to.flush();
+        }
+    }
+
+    /// Whether everything that was taken in is durable and told.
+    pub fn is_finished(&self) -> bool {
+        self.disk.log.is_idle()
+            && !self.disk.is_busy()
+            && self.clients.iter().all(|it| it.backlog.is_empty() && it.from.is_empty())
+    }
+
+    /// Whether the core must be called again although nothing happens in its ring.
+    pub fn has_work(&self) -> bool {
+        self.room().is_some()
+            && self.clients.iter().any(|client| client.backlog.is_empty() && !client.from.is_empty())
+    }
+
+    /// When something is due next.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        [self.pipeline.poll_timeout(), self.disk.poll_timeout(), self.disk.log.retry_at()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+}
+
