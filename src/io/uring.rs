@@ -137,6 +137,13 @@ struct Lease {
     length: usize,
 }
 
+/// How long a busy ring waits for more completions than one: short beside a write of the log or a
+/// client's round trip.
+const GATHER_MICROS: u32 = 40;
+
+/// How many completions a busy ring waits for at most, beside those of its sends.
+const GATHER_MAX: usize = 32;
+
 /// See the module. It belongs to the thread that made it.
 pub(super) struct Uring {
     ring: IoUring,
@@ -148,6 +155,12 @@ pub(super) struct Uring {
     batch: Vec<cqueue::Entry>,
     taken: usize,
     lease: Option<Lease>,
+    /// Whether the kernel can wait for several completions for a bounded time (Linux 6.12).
+    can_gather: bool,
+    /// Sends started since the last wait: most complete while they are submitted.
+    started_short: usize,
+    /// Events since the last wait that were not of sends.
+    came: usize,
     /// After `ring`, so that it is freed after it.
     pool: ReceivePool,
     /// `SINGLE_ISSUER`: the kernel refuses every other thread.
@@ -178,11 +191,14 @@ impl Uring {
         }
         Ok(Uring {
             batch: Vec::with_capacity(ring.params().cq_entries() as usize),
-            ring,
             operations: Slab::new(),
             backlog: VecDeque::new(),
             taken: 0,
             lease: None,
+            can_gather: ring.params().is_feature_min_timeout(),
+            ring,
+            started_short: 0,
+            came: 0,
             pool,
             not_send: PhantomData,
         })
@@ -242,7 +258,7 @@ impl Uring {
                 self.ring.submitter().submit_with_args(expected, &arguments)
             }
         };
-        self.started_short = 0;
+        (self.started_short, self.came) = (0, 0);
         if let Err(error) = entered
             && !passing(&error)
         {
@@ -260,8 +276,7 @@ impl Uring {
         if !self.can_gather {
             return 1;
         }
-        let came = self.batch.len().saturating_sub(self.short_in_batch);
-        (self.started_short + came * 3 / 4).min(GATHER_MAX).max(self.started_short + 1)
+        self.started_short + (self.came * 3 / 4).clamp(1, GATHER_MAX)
     }
 
     fn enter_without_waiting(&mut self) -> io::Result<usize> {
@@ -299,6 +314,7 @@ impl Uring {
         }
         let running = self.operations.get_mut(key).expect("each operation stays to its last event");
         let owner = running.owner;
+        self.came += usize::from(!matches!(running.operation, Operation::Send { .. }));
         let event = match running.operation {
             Operation::Accept { .. } => {
                 let socket = length.map(|_| {
