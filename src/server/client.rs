@@ -25,7 +25,7 @@ use crate::server::mesh::{Receiver, Sender};
 use crate::server::message::{Item, ToClients, ToPipeline};
 use crate::server::report::ClientStats;
 use crate::server::slots::Slots;
-use crate::server::stages::Stages;
+use crate::server::stages::{Stage, Stages};
 use crate::time::{Time, WallMs};
 use crate::tree::Tree;
 use crate::tree::watch::{Watcher, Watches};
@@ -150,7 +150,7 @@ impl ClientCore {
             limits,
             auth,
             admission,
-            connections: Slots::new(),
+            connections: Slots::default(),
             watches: Watches::new(watch_seed),
             batch: ToPipeline::default(),
             commands: Vec::new(),
@@ -444,6 +444,18 @@ impl ClientCore {
                 self.batch = batch;
             }
         }
+    }
+
+    /// Notes how long a stage of this turn took, for each of its `count` requests.
+    pub fn note_stage(&mut self, stage: Stage, nanos: u64, count: u64) {
+        if let Some(each) = nanos.checked_div(count) {
+            self.stages.record(stage, each, count);
+        }
+    }
+
+    /// How many packets have come, and how many have been answered, since the statistics began.
+    pub fn packet_counts(&self) -> (u64, u64) {
+        (self.stats.packets_received, self.stats.packets_sent)
     }
 
     /// Whether everything that was accepted is answered and sent.
