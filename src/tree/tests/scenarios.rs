@@ -6,10 +6,11 @@ use super::*;
 use crate::tree::TreeError;
 use crate::tree::acl::AclId;
 use crate::tree::builder::{BuildError, Builder, Loaded, Part};
-use crate::tree::effects::{Event, EventKind};
+use crate::tree::effects::Event;
 use crate::tree::quota::Measure;
 use crate::tree::record::Meta;
 use crate::tree::writer::Replay;
+use crate::wire::response::EventKind;
 
 fn apply(writer: &mut Writer, counter: u32, session: i64, txn: &Txn<'_>) -> Vec<Event> {
     writer.apply(&header(counter, session), txn).unwrap().events
@@ -38,7 +39,7 @@ fn events_come_in_apaches_order_with_the_acls_of_their_time() {
     use EventKind::*;
     let events = apply(&mut writer, 1, 0, &create("/a", b"", PLAIN));
     assert!(events.iter().all(|event| event.zxid == zxid(1)));
-    assert_eq!(kinds(events), [(Created, "/a".into()), (ChildrenChanged, "/".into())]);
+    assert_eq!(kinds(events), [(NodeCreated, "/a".into()), (NodeChildrenChanged, "/".into())]);
     let read_only = writer.node("/zookeeper/config").unwrap().acl();
     let acl = writer.tree().acls().list(read_only).encoded.clone();
     assert_eq!(apply(&mut writer, 2, 0, &Txn::SetAcl { path: "/a", acl, version: 1 }), []);
@@ -52,17 +53,17 @@ fn events_come_in_apaches_order_with_the_acls_of_their_time() {
     let of_a = events.iter().filter(|event| &*event.path == "/a");
     assert!(of_a.clone().all(|event| event.acl == read_only) && of_a.count() == 4);
     let expected = [
-        (Created, "/a/b"),
-        (ChildrenChanged, "/a"),
-        (DataChanged, "/a"),
-        (Deleted, "/a/b"),
-        (ChildrenChanged, "/a"),
-        (Created, "/a/b"),
-        (ChildrenChanged, "/a"),
+        (NodeCreated, "/a/b"),
+        (NodeChildrenChanged, "/a"),
+        (NodeDataChanged, "/a"),
+        (NodeDeleted, "/a/b"),
+        (NodeChildrenChanged, "/a"),
+        (NodeCreated, "/a/b"),
+        (NodeChildrenChanged, "/a"),
     ];
     assert_eq!(kinds(events), expected.map(|(kind, path)| (kind, path.to_owned())));
     let events = apply(&mut writer, 4, 9, &Txn::CloseSession { paths: Some(vec!["/a/b"]) });
-    assert_eq!(kinds(events), [(Deleted, "/a/b".into()), (ChildrenChanged, "/a".into())]);
+    assert_eq!(kinds(events), [(NodeDeleted, "/a/b".into()), (NodeChildrenChanged, "/a".into())]);
     writer.set_watched(false);
     assert_eq!(apply(&mut writer, 5, 0, &set("/a", b"y", 2)), []);
 }

@@ -111,7 +111,7 @@ fn removal_by_type_takes_only_that_type() {
     assert_eq!(watches.counts(), WatchCounts::default());
     watches.add("/a", A, Persistent);
     assert!(watches.remove("/a", A, WatcherType::Any));
-    assert_eq!(told(&mut watches, NodeDeleted, "/a"), []);
+    assert!(told(&mut watches, NodeDeleted, "/a").is_empty());
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn a_closed_connection_with_many_watches_goes_by_and_by_and_is_told_nothing() {
     }
     watches.remove_connection(A);
     assert_eq!(watches.counts().data_watches, 1000);
-    assert_eq!(told(&mut watches, NodeDataChanged, &format!("/{}", count - 1)), []);
+    assert!(told(&mut watches, NodeDataChanged, &format!("/{}", count - 1)).is_empty());
     assert_eq!(watches.by_connection().count(), 0);
     assert_eq!(watches.by_path().flat_map(|(_, watchers)| watchers).count(), 0);
     // The number may come back, and has nothing of what was.
