@@ -16,6 +16,9 @@ use crate::zxid::Zxid;
 /// The version of the digest that Apache 3.9 and this server compute (`DigestCalculator.java`).
 pub const DIGEST_VERSION: i32 = 2;
 
+/// Bytes of an encoded digest.
+const DIGEST_SIZE: usize = 12;
+
 /// Who asked for a transaction, its place in the order, and when it was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TxnHeader {
@@ -266,9 +269,10 @@ fn decode_record<'a>(
         OpCode::CreateSession if place == Place::Top => {
             Txn::CreateSession { timeout_ms: reader.i32()? }
         }
-        // Logs from before 3.6 have no list; a digest, 12 bytes, may follow either form.
+        // Old logs have no list, and neither have those of servers that are told not to write it
+        // (`closeSessionTxn.enabled`); a digest may follow either form.
         OpCode::CloseSession if place == Place::Top => Txn::CloseSession {
-            paths: match reader.is_empty() {
+            paths: match reader.is_empty() || is_digest(reader.remaining()) {
                 true => None,
                 false => Some(reader.strings()?),
             },
@@ -276,6 +280,12 @@ fn decode_record<'a>(
         OpCode::Multi if place == Place::Top => Txn::Multi(decode_multi(reader)?),
         _ => return Err(unexpected),
     })
+}
+
+/// Whether nothing but a digest is left. A list of as many paths as the digest's version says, 2,
+/// takes more bytes than a digest does.
+fn is_digest(bytes: &[u8]) -> bool {
+    bytes.len() == DIGEST_SIZE && bytes.starts_with(&DIGEST_VERSION.to_be_bytes())
 }
 
 fn decode_create<'a>(op: OpCode, reader: &mut Reader<'a>) -> Result<CreateTxn<'a>, DecodeError> {
@@ -339,6 +349,8 @@ mod tests {
             multi,
             Txn::CreateSession { timeout_ms: 4000 },
             Txn::CloseSession { paths: Some(vec!["/a", "/b"]) },
+            Txn::CloseSession { paths: Some(vec![]) },
+            Txn::CloseSession { paths: None },
         ]);
         txns
     }
