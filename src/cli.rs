@@ -2,11 +2,14 @@
 //!
 //! What a command answers goes to standard output, what goes wrong to standard error.
 
+pub mod files;
+pub mod migration;
+
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::check::{self, DiskProbe, Verdict};
+use crate::check::{self, Finding, Verdict};
 use crate::config::Config;
 use crate::config::error::ConfigError;
 use crate::config::properties::Sources;
@@ -104,7 +107,7 @@ fn exit_of(error: &ServerError) -> Exit {
     }
 }
 
-fn exit_of_log(error: &LogError) -> Exit {
+pub(super) fn exit_of_log(error: &LogError) -> Exit {
     match error {
         LogError::Io { .. } | LogError::Full { .. } => Exit::Disk,
         _ => Exit::Data,
@@ -112,12 +115,12 @@ fn exit_of_log(error: &LogError) -> Exit {
 }
 
 /// `ringkeeper check`: prints what the configuration means and whether this host can run it.
-pub fn check(args: ConfigArgs, probe: Option<DiskProbe<'_>>) -> Exit {
+pub fn check(args: ConfigArgs) -> Exit {
     let config = match load(args) {
         Ok(config) => config,
         Err(error) => return refuse_configuration(&error),
     };
-    let findings = check::host(&config, probe);
+    let findings = check::host(&config, Some(&probe));
     let mut report = check::table(&findings);
     for note in &config.notes {
         report.extend(["note    ", note, "\n"]);
@@ -126,6 +129,14 @@ pub fn check(args: ConfigArgs, probe: Option<DiskProbe<'_>>) -> Exit {
     match check::worst(&findings) {
         Verdict::Ok | Verdict::Change => Exit::Ok,
         Verdict::Stop => Exit::Host,
+    }
+}
+
+/// How fast the log's volume is, by the probe that a start runs too.
+fn probe(config: &Config) -> Finding {
+    match crate::server::probe(&config.data_log_dir) {
+        Ok((_, line)) => Finding::ok("disk", line),
+        Err(error) => Finding::stop("disk", error.to_string(), "give the log a volume that works"),
     }
 }
 
@@ -140,7 +151,7 @@ fn print(text: &str) {
 }
 
 /// Says why a command ends, whatever the trace's filter lets through.
-fn complain(text: &str) {
+pub(super) fn complain(text: &str) {
     // There is nowhere left to report a standard error that is closed.
     writeln!(std::io::stderr().lock(), "ringkeeper: {text}").ok();
 }

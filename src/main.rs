@@ -39,8 +39,56 @@ Environment:
 enum Command {
     /// Serve until told to stop by SIGTERM or SIGINT.
     Server(Configuration),
+    /// Look at the transaction log.
+    #[command(subcommand)]
+    Log(Files),
+    /// Look at snapshots.
+    #[command(subcommand)]
+    Snapshot(Files),
+    /// Take over the data of an Apache ZooKeeper server into an empty data directory.
+    Import(Migration),
+    /// Write the data as a snapshot that an Apache ZooKeeper server starts from.
+    Export(Migration),
     /// Say whether this host can run a configuration, and what to change.
     Check(Configuration),
+}
+
+/// What is done with files.
+#[derive(Subcommand)]
+enum Files {
+    /// Print all that they hold.
+    Dump { path: PathBuf },
+    /// Check all that they hold: exit code 5 and the place, where something is damaged.
+    Verify { path: PathBuf },
+}
+
+/// From where to where data goes; the server of neither may run.
+#[derive(Args)]
+struct Migration {
+    /// Apache's dataDir.
+    #[arg(long)]
+    java_data: PathBuf,
+    /// Apache's dataLogDir, where it is another.
+    #[arg(long)]
+    java_log: Option<PathBuf>,
+    /// This server's dataDir.
+    #[arg(long)]
+    data: PathBuf,
+    /// This server's dataLogDir, where it is another.
+    #[arg(long)]
+    log: Option<PathBuf>,
+}
+
+impl From<Migration> for cli::migration::Dirs {
+    fn from(it: Migration) -> cli::migration::Dirs {
+        let (java_log, log) = (it.java_log, it.log);
+        cli::migration::Dirs {
+            java_log: java_log.unwrap_or_else(|| it.java_data.clone()),
+            java_data: it.java_data,
+            log: log.unwrap_or_else(|| it.data.clone()),
+            data: it.data,
+        }
+    }
 }
 
 /// Where a configuration comes from.
@@ -65,7 +113,13 @@ fn main() -> ExitCode {
     trace_to_stderr();
     let exit = match command {
         Command::Server(configuration) => cli::server(configuration.into()),
-        Command::Check(configuration) => cli::check(configuration.into(), None),
+        Command::Check(configuration) => cli::check(configuration.into()),
+        Command::Log(Files::Dump { path }) => cli::files::log_dump(&path),
+        Command::Log(Files::Verify { path }) => cli::files::log_verify(&path),
+        Command::Snapshot(Files::Dump { path }) => cli::files::snapshot_dump(&path),
+        Command::Snapshot(Files::Verify { path }) => cli::files::snapshot_verify(&path),
+        Command::Import(dirs) => cli::migration::import(&dirs.into()),
+        Command::Export(dirs) => cli::migration::export(&dirs.into()),
     };
     exit.into()
 }

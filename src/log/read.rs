@@ -6,9 +6,12 @@ use std::sync::Arc;
 use crate::zxid::Zxid;
 
 use super::batch::{self, Header, Kind, PayloadFault, Records};
-use super::scan::Turn;
+use super::scan::{History, Image, Turn};
 use super::segment::{SegmentFile, to_usize};
 use super::{BLOCK, LogError, Position};
+
+/// What errors name where there is no file.
+const IMAGE: &str = "(an image)";
 
 pub(super) struct ReaderSegment {
     pub file: Arc<SegmentFile>,
@@ -54,20 +57,9 @@ impl Reader {
             let path = segment.file.path();
             views.push(View { sequence: segment.file.sequence(), bytes, path });
         }
-        let mut transactions = Transactions {
-            from: zxid,
-            check,
-            turns: &self.turns,
-            views: views.into_iter(),
-            view: None,
-            offset: BLOCK,
-            limit: Zxid::MAX,
-            records: Records::default(),
-            last_good: self.segments.get(start).map_or(Zxid::ZERO, |segment| segment.previous),
-            failed: false,
-        };
-        transactions.next_view();
-        Ok(transactions)
+        let last_good = self.segments.get(start).map_or(Zxid::ZERO, |segment| segment.previous);
+        let reading = Transactions { from: zxid, check, ..Transactions::new(views, &self.turns) };
+        Ok(Transactions { last_good, ..reading })
     }
 
     /// The segment to start in: the last one that the history had not yet reached `zxid` before.
@@ -85,6 +77,22 @@ impl Reader {
         let index = newer.iter().rposition(|segment| segment.previous < zxid);
         Ok(oldest + index.unwrap_or(0))
     }
+}
+
+/// All transactions of the log in `images`, of which `history` is the scan: what [`Reader`] gives
+/// of the same bytes in files. Every checksum is checked again.
+pub fn read_images<'a>(images: &[Image<'a>], history: &'a History) -> Transactions<'a> {
+    let mut views = Vec::with_capacity(images.len());
+    for (image, scan) in images.iter().zip(&history.segments) {
+        assert_eq!(image.sequence, scan.sequence);
+        let end = if scan.batches > 0 { to_usize(scan.end) } else { 0 };
+        views.push(View {
+            sequence: image.sequence,
+            bytes: &image.bytes[..end],
+            path: Path::new(IMAGE),
+        });
+    }
+    Transactions::new(views, &history.turns)
 }
 
 struct View<'a> {
@@ -132,7 +140,24 @@ impl<'a> Iterator for Transactions<'a> {
     }
 }
 
-impl Transactions<'_> {
+impl<'a> Transactions<'a> {
+    /// All of those in `views`, which begin with the oldest.
+    fn new(views: Vec<View<'a>>, turns: &'a [Turn]) -> Transactions<'a> {
+        let mut views = views.into_iter();
+        Transactions {
+            from: Zxid::from_raw(1),
+            check: true,
+            turns,
+            view: views.next(),
+            views,
+            offset: BLOCK,
+            limit: Zxid::MAX,
+            records: Records::default(),
+            last_good: Zxid::ZERO,
+            failed: false,
+        }
+    }
+
     fn next_view(&mut self) {
         self.view = self.views.next();
         self.offset = BLOCK;

@@ -4,8 +4,8 @@
 //! names no node.
 
 use crate::pipeline::auth::{self, AuthConfig};
-use crate::tree::acl::AclId;
 use crate::tree::Tree;
+use crate::tree::acl::AclId;
 use crate::tree::view::{Node, View};
 use crate::tree::watch::{CatchUp, CatchUpList, WatchKind, Watcher, Watches, catch_up};
 use crate::wire::acl::{EncodedAcl, Id, Perms};

@@ -3,7 +3,8 @@
 use crate::pipeline::prepare::{Asker, Checks};
 use crate::pipeline::session::Owner;
 use crate::pipeline::{
-    Client, Connect, DIGEST_INTERVAL, DIGESTS_MAX, Notice, Outbox, Pipeline, Reply, Room, Settings, Then, Write, session,
+    Client, Connect, DIGEST_INTERVAL, DIGESTS_MAX, Notice, Outbox, Pipeline, Reply, Room, Settings,
+    Then, Write, session,
 };
 use crate::time::{Time, WallMs};
 use crate::wire::error::ErrorCode;
@@ -130,8 +131,7 @@ impl Pipeline {
             self.stats.refused_no_room += 1;
             return self.reply_error(write, self.prepared, ErrorCode::SystemError);
         };
-        let header =
-            TxnHeader { session: write.session, cxid: write.xid, zxid, time_ms: wall.0 };
+        let header = TxnHeader { session: write.session, cxid: write.xid, zxid, time_ms: wall.0 };
         self.apply_request(&header, write, request);
     }
 

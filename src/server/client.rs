@@ -20,12 +20,12 @@ use crate::io::ring::{Completion, Ring, Token};
 use crate::pipeline::auth::AuthConfig;
 use crate::server::admission::{Admission, Refusal};
 use crate::server::connection::{Connection, Front, Pending, Phase, front};
+use crate::server::four_letter::Words;
 use crate::server::mesh::{Receiver, Sender};
 use crate::server::message::{Item, ToClients, ToPipeline};
-use crate::server::four_letter::Words;
 use crate::server::report::ClientStats;
 use crate::server::slots::Slots;
-use crate::server::stages::Stages;
+use crate::server::stages::{Stage, Stages};
 use crate::time::{Time, WallMs};
 use crate::tree::Tree;
 use crate::tree::watch::{Watcher, Watches};
@@ -150,7 +150,7 @@ impl ClientCore {
             limits,
             auth,
             admission,
-            connections: Slots::new(),
+            connections: Slots::default(),
             watches: Watches::new(watch_seed),
             batch: ToPipeline::default(),
             commands: Vec::new(),
@@ -205,8 +205,7 @@ impl ClientCore {
             tracing::debug!("{peer}: {error}");
         }
         let now = self.now;
-        let token =
-            self.connections.insert(|token| Connection::new(token, peer, now));
+        let token = self.connections.insert(|token| Connection::new(token, peer, now));
         self.greetings.push_back((now + self.limits.greeting_timeout, token));
         self.stats.connections_accepted += 1;
         self.commands.push(Command::Attach(token, socket));
@@ -447,6 +446,18 @@ impl ClientCore {
         }
     }
 
+    /// Notes how long a stage of this turn took, for each of its `count` requests.
+    pub fn note_stage(&mut self, stage: Stage, nanos: u64, count: u64) {
+        if let Some(each) = nanos.checked_div(count) {
+            self.stages.record(stage, each, count);
+        }
+    }
+
+    /// How many packets have come, and how many have been answered, since the statistics began.
+    pub fn packet_counts(&self) -> (u64, u64) {
+        (self.stats.packets_received, self.stats.packets_sent)
+    }
+
     /// Whether everything that was accepted is answered and sent.
     pub fn is_finished(&self) -> bool {
         self.batch.items.is_empty()
@@ -508,8 +519,7 @@ impl ClientCore {
                 self.close_loudly(token, "it has not asked for a session in time");
             }
         }
-        while let Some((_, token, frame)) =
-            self.partials.pop_front_if(|(due, ..)| *due <= self.now)
+        while let Some((_, token, frame)) = self.partials.pop_front_if(|(due, ..)| *due <= self.now)
         {
             let connection = self.connections.get_mut(token);
             if connection.is_some_and(|it| it.partial_watched && it.frames == frame) {

@@ -12,8 +12,8 @@ use crate::io::ring::Token;
 use crate::pipeline::auth::AuthIds;
 use crate::server::four_letter::Word;
 use crate::server::summary::Summary;
-use crate::wire::acl::Id;
 use crate::time::Time;
+use crate::wire::acl::Id;
 use crate::wire::opcode::OpCode;
 
 /// How far a connection has come.

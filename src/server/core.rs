@@ -19,6 +19,7 @@ use crate::io::clock;
 use crate::io::ring::{Completion, Ring, RingError, Token, Wait};
 use crate::log::LogError;
 use crate::server::client::ClientCore;
+use crate::server::stages::Stage;
 use crate::server::writer::PipelineCore;
 use crate::time::Time;
 
@@ -67,10 +68,13 @@ pub fn run(mut ring: Ring, mut roles: Roles, stop: &Arc<AtomicBool>) -> Result<(
         if let Some(clients) = &mut roles.clients {
             clients.set_time(now, wall);
         }
+        let before = packet_counts(&roles);
         while let Some(completion) = ring.next_completion() {
             accept_failed |= matches!(completion, Completion::AcceptFailed { .. });
             dispatch(&mut roles, completion)?;
         }
+        let decoded = clock::now();
+        note(&mut roles, Stage::Decode, (decoded - now).as_nanos(), before);
         if accept_failed {
             paused = Some(now);
         }
@@ -124,11 +128,33 @@ fn turn(ring: &mut Ring, roles: &mut Roles, now: Time) -> Result<(), LogError> {
     if let Some(pipeline) = &mut roles.pipeline {
         pipeline.turn(ring)?;
     }
+    let before = packet_counts(roles);
+    let delivering = clock::now();
     if let Some(clients) = &mut roles.clients {
         clients.deliver();
+    }
+    let delivered = clock::now();
+    note(roles, Stage::Encode, (delivered - delivering).as_nanos(), before);
+    if let Some(clients) = &mut roles.clients {
         clients.finish_turn(ring);
     }
+    note(roles, Stage::Send, (clock::now() - delivered).as_nanos(), before);
     Ok(())
+}
+
+fn packet_counts(roles: &Roles) -> (u64, u64) {
+    roles.clients.as_ref().map_or((0, 0), ClientCore::packet_counts)
+}
+
+/// Notes what a stage of the clients' role took: decoding for each packet that has come since
+/// `before`, the others for each that was answered.
+fn note(roles: &mut Roles, stage: Stage, nanos: u128, before: (u64, u64)) {
+    let after = packet_counts(roles);
+    let (received, sent) = (after.0.saturating_sub(before.0), after.1.saturating_sub(before.1));
+    let count = if stage == Stage::Decode { received } else { sent };
+    if let Some(clients) = &mut roles.clients {
+        clients.note_stage(stage, nanos as u64, count);
+    }
 }
 
 fn is_finished(roles: &Roles) -> bool {

@@ -82,9 +82,7 @@ impl Disk {
             return false;
         }
         let idle_since = *self.idle_since.get_or_insert(now);
-        if now.since(idle_since) >= MARK_AFTER
-            && self.is_mark_due
-        {
+        if now.since(idle_since) >= MARK_AFTER && self.is_mark_due {
             self.is_mark_due = false;
             if let Some(mark) = self.log.mark_if_idle() {
                 self.submit(mark, ring, now);

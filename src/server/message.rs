@@ -55,4 +55,3 @@ pub enum ToClients {
     /// Accept nobody any more, finish what was accepted, then stop.
     Stop,
 }
-

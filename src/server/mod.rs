@@ -37,8 +37,8 @@ pub mod snapshots;
 
 pub mod background;
 
-pub mod writer;
 mod reporting;
+pub mod writer;
 
 pub mod core;
 pub mod recover;

@@ -87,6 +87,9 @@ impl ClientCore {
             OpCode::CreateSession => return self.refuse_operation(token, header.xid),
             _ => {}
         }
+        if self.lacks_scheme(token) {
+            return self.demand_authentication(token, header.xid);
+        }
         if op.is_write() {
             return self.pass_on(token, header.xid, op, body);
         }
@@ -119,6 +122,30 @@ impl ClientCore {
             let zxid = Zxid::from_raw(-1);
             response::put_error(&mut connection.out, xid, zxid, ErrorCode::Unimplemented);
             connection.phase = Phase::Draining;
+            self.mark_dirty(token);
+        }
+    }
+
+    /// Whether a connection has yet to show one of the schemes that are demanded.
+    fn lacks_scheme(&mut self, token: Token) -> bool {
+        let demanded = &self.limits.enforced_schemes;
+        if demanded.is_empty() {
+            return false;
+        }
+        let Some(connection) = self.connections.get_mut(token) else {
+            return false;
+        };
+        !connection.ids.ids().iter().any(|id| demanded.contains(&id.scheme))
+    }
+
+    /// Ends the connection of a client that has not authenticated (`AuthenticationHelper.java`).
+    fn demand_authentication(&mut self, token: Token, xid: i32) {
+        if let Some(connection) = self.connections.get_mut(token) {
+            let error = ErrorCode::SessionClosedRequireSaslAuth;
+            response::put_error(&mut connection.out, xid, Zxid::ZERO, error);
+            connection.phase = Phase::Draining;
+            self.stats.auth_failed += 1;
+            tracing::warn!("{}: a request before authenticating", connection.peer);
             self.mark_dirty(token);
         }
     }

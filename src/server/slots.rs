@@ -16,12 +16,13 @@ struct Slot<T> {
     value: Option<Box<T>>,
 }
 
-impl<T> Slots<T> {
-    /// No slot.
-    pub fn new() -> Slots<T> {
+impl<T> Default for Slots<T> {
+    fn default() -> Slots<T> {
         Slots { slots: Vec::new(), free: Vec::new(), count: 0 }
     }
+}
 
+impl<T> Slots<T> {
     /// How many values there are.
     pub fn len(&self) -> usize {
         self.count
@@ -82,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_reused_slot_has_another_token() {
-        let mut slots = Slots::new();
+        let mut slots = Slots::default();
         let first = slots.insert(|_| 'a');
         assert_eq!(slots.remove(first).as_deref(), Some(&'a'));
         let second = slots.insert(|_| 'b');

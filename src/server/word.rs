@@ -7,9 +7,7 @@ use crate::server::client::ClientCore;
 use crate::server::connection::Phase;
 use crate::server::four_letter::{Recognition, Word, Words, refusal};
 use crate::server::message::Item;
-use crate::server::report::{
-    ClientReport, ConnectionReport, Question, ServerReport, WatchCounts,
-};
+use crate::server::report::{ClientReport, ConnectionReport, Question, ServerReport, WatchCounts};
 use crate::time::{Time, WallMs};
 
 /// The words that a configuration lets be answered.

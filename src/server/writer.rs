@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use crate::config::Config;
+use crate::io::clock;
 use crate::io::ring::{Completion, Ring};
 use crate::log::LogError;
 use crate::pipeline::{Client, Notice, Pipeline, Room, Write};
@@ -22,7 +23,7 @@ use crate::server::message::{Item, ToClients, ToPipeline};
 use crate::server::questions::Questions;
 use crate::server::report::StartupReport;
 use crate::server::snapshots::Snapshots;
-use crate::server::stages::Stages;
+use crate::server::stages::{Stage, Stages};
 use crate::time::{Time, WallMs};
 use crate::zxid::Zxid;
 
@@ -166,6 +167,7 @@ impl PipelineCore {
         if let Some(durable) = self.disk.handle(completion, self.now)? {
             // A mark of a log that was recovered with nothing new behind it says no more than that.
             self.pipeline.handle_persisted(durable.min(self.pipeline.prepared()));
+            self.stages.record(Stage::Durable, self.disk.durable_nanos, 1);
         }
         Ok(())
     }
@@ -177,18 +179,34 @@ impl PipelineCore {
     pub fn turn(&mut self, ring: &mut Ring) -> Result<(), LogError> {
         self.hear_background()?;
         self.ask_for_segment();
+        let begun = clock::now();
+        let txns = self.pipeline.stats().txns;
         self.take_batches();
+        let taken = clock::now();
+        let prepared = self.pipeline.stats().txns - txns;
+        self.note(Stage::Prepare, begun, taken, prepared);
         if self.pipeline.poll_timeout().is_some_and(|due| due <= self.now) {
             self.pipeline.handle_timeout(self.now, self.wall);
         }
         self.publish();
+        let publishing = clock::now();
+        self.note(Stage::Publish, taken, publishing, self.answered as u64);
         self.append(ring);
+        self.note(Stage::Append, publishing, clock::now(), prepared);
         self.publish();
         self.take_snapshot();
         for client in &mut self.clients {
             client.to.flush();
         }
         Ok(())
+    }
+
+    /// Notes how long a stage took, for each of its `count` requests.
+    fn note(&mut self, stage: Stage, begun: Time, ended: Time, count: u64) {
+        let nanos = (ended - begun).as_nanos() as u64;
+        if let Some(each) = nanos.checked_div(count) {
+            self.stages.record(stage, each, count);
+        }
     }
 
     fn hear_background(&mut self) -> Result<(), LogError> {
@@ -379,7 +397,10 @@ impl PipelineCore {
     /// Whether the core must be called again although nothing happens in its ring.
     pub fn has_work(&self) -> bool {
         self.room().is_some()
-            && self.clients.iter().any(|client| client.backlog.is_empty() && !client.from.is_empty())
+            && self
+                .clients
+                .iter()
+                .any(|client| client.backlog.is_empty() && !client.from.is_empty())
     }
 
     /// When something is due next.
@@ -393,4 +414,3 @@ impl PipelineCore {
             .min()
     }
 }
-

@@ -142,7 +142,20 @@ pub fn read(file: &JavaFile, options: &LoadOptions) -> Result<Fuzzy, SnapshotErr
         "snappy" => Box::new(SnappyReader::new(opened)),
         _ => Box::new(opened),
     };
-    let mut reader = JuteReader::new(stream, path);
+    read_stream(stream, file, options)
+}
+
+/// As [`read`], of what the file holds, uncompressed.
+///
+/// # Errors
+/// As for [`read`].
+pub fn read_stream(
+    stream: impl Read,
+    file: &JavaFile,
+    options: &LoadOptions,
+) -> Result<Fuzzy, SnapshotError> {
+    let path = &file.path;
+    let mut reader = JuteReader::new(Box::new(stream), path);
     let mut builder = Builder::new(options.tree, 0, options.now);
     let header = (reader.i32()?, reader.i32()?, reader.i64()?);
     if (header.0, header.1) != (MAGIC, VERSION) {

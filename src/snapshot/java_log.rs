@@ -35,18 +35,25 @@ pub fn logs_after(log_dir: &Path, zxid: Zxid) -> Result<Vec<PathBuf>, SnapshotEr
 }
 
 /// A log being read.
-pub struct LogReader {
-    stream: BufReader<File>,
+pub struct LogReader<R> {
+    stream: R,
     path: PathBuf,
     offset: u64,
     payload: Vec<u8>,
 }
 
-impl LogReader {
+impl LogReader<BufReader<File>> {
     /// Opens the log at `path`; `None` if it ends within its header, as a crash may leave it.
-    pub fn open(path: PathBuf) -> Result<Option<LogReader>, SnapshotError> {
+    pub fn open(path: PathBuf) -> Result<Option<Self>, SnapshotError> {
         let file = File::open(&path).map_err(|e| SnapshotError::io("open", &path, 0, e))?;
-        let stream = BufReader::with_capacity(1 << 18, file);
+        LogReader::new(BufReader::with_capacity(1 << 18, file), path)
+    }
+}
+
+impl<R: Read> LogReader<R> {
+    /// Reads the log in `stream` as [`LogReader::open`] does that of a file; `path` is what errors
+    /// name.
+    pub fn new(stream: R, path: PathBuf) -> Result<Option<Self>, SnapshotError> {
         let mut reader = LogReader { stream, path, offset: 0, payload: Vec::new() };
         let Some(header) = reader.array::<16>()? else { return Ok(None) };
         match header[..4] == MAGIC && header[4..8] == VERSION {

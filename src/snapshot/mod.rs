@@ -13,7 +13,7 @@
 //!
 //! file    header 32 │ frame │ frame │ …
 //! header  magic "RKSNAP01" 8 │ version u32 │ kind u32 │ zxid i64 │ index u32 │ their crc32c u32
-//! frame   length u32 │ crc32c u32 │ offset in the file u64 │ archive │ zeros up to a multiple of 16
+//! frame   length u32 │ crc32c u32 │ offset in the file u64 │ archive │ zeros to a multiple of 16
 //! ```
 //! The integers are little-endian. A frame's crc32c covers its length, its offset, the file's
 //! header and the archive (with length bytes, no zeros): a frame that the disk put elsewhere, and

@@ -177,9 +177,9 @@ fn a_snapshot_is_exact_while_writes_go_on() {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let snapshot = scope.spawn(|| {
-            let figures = write(dir.path(), &tree, zxid, digest, &SESSIONS).unwrap();
+            let written = write(dir.path(), &tree, zxid, digest, &SESSIONS);
             done.store(true, Ordering::Release);
-            figures
+            written.unwrap()
         });
         let mut n = 0;
         while !done.load(Ordering::Acquire) {

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::tree::TreeError;
 use crate::tree::children::Children;
-use crate::wire::response::EventKind;
 use crate::tree::record::{Meta, Parts, RecordRef};
 use crate::tree::view::session_path;
 use crate::tree::writer::{Replay, Writer};
 use crate::wire::acl::EncodedAcl;
 use crate::wire::path;
+use crate::wire::response::EventKind;
 use crate::wire::stat::Lifetime;
 use crate::wire::txn::{CreateKind, CreateTxn, Txn};
 

@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{OPTIONS, PLAIN, apply, check_same, create, load_newest, new_writer, write_now};
+use crate::snapshot::frame::Pace;
 use crate::snapshot::load::{self, check_archive};
+use crate::snapshot::write::write_at;
 use crate::snapshot::{SnapshotError, directory, purge, tool};
 use crate::tree::writer::Writer;
 use crate::wire::txn::Txn;
@@ -78,6 +80,16 @@ fn files_of_another_snapshot_are_not_taken() {
     let file = second.join("znodes.0000");
     let older = directory::zxid_of(first.file_name().unwrap().to_str().unwrap()).unwrap();
     fs::copy(first.join("znodes.0000"), &file).unwrap();
+    check_skipped(dir.path(), &second, &file, older);
+
+    // Another server's of the same zxid, sound in itself and of the same length.
+    let other = tempfile::tempdir().unwrap();
+    let (zxid, digest) = (writer.last_zxid(), writer.digest());
+    write_at(other.path(), writer.tree(), zxid, digest, &[(1, 1), (2, 2)], Pace::Full).unwrap();
+    let other = other.path().join(directory::name(zxid));
+    fs::copy(other.join("znodes.0000"), file).unwrap();
+    let file = second.join("sessions");
+    fs::copy(other.join("sessions"), &file).unwrap();
     check_skipped(dir.path(), &second, &file, older);
 }
 
