@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use super::*;
-use crate::pipeline::auth::AuthIds;
+use crate::pipeline::auth::{AuthIds, DigestAlgorithm};
 use crate::tree::writer::TreeConfig;
 use crate::wire::acl::{Acl, EncodedAcl, Perms};
 use crate::wire::error::ErrorCode;
@@ -13,10 +13,16 @@ use crate::wire::jute::{Reader, Write as _};
 use crate::wire::stat::Stat;
 use crate::wire::txn::{self, Txn};
 
+mod checks;
+mod multi;
 mod publish;
+mod reaping;
+mod replay;
+mod sessions;
 
 const TREE: TreeConfig = TreeConfig { seed: 7, extended_types: true };
 const TICK_MS: u64 = 2000;
+const SUPER: &str = "super:secret";
 const A: Client = Client { core: 0, connection: 1 };
 const B: Client = Client { core: 1, connection: 1 };
 
@@ -35,7 +41,7 @@ fn settings() -> Settings {
         session_timeout_ms_min: 4000,
         session_timeout_ms_max: 40_000,
         auth: AuthConfig {
-            super_digest: Some("super:D/InIHSb7yEEbrWz8b9l71RjZJU=".into()),
+            super_digest: Some(DigestAlgorithm::Sha1.id(SUPER)),
             ..AuthConfig::default()
         },
         container_check_interval_ms: 60_000,
@@ -133,10 +139,11 @@ impl Bench {
     fn connect(&mut self, client: Client) -> i64 {
         self.ask_session(client, 0, None);
         self.settle();
-        match self.answers.last().unwrap().then {
-            Then::Begin { session, .. } => session,
-            then => panic!("{then:?} is no beginning of a session"),
-        }
+        let beginning = |answer: &Answer| match answer.then {
+            Then::Begin { session, .. } if answer.client == client => Some(session),
+            _ => None,
+        };
+        self.answers.iter().rev().find_map(beginning).expect("the session has begun")
     }
 
     fn ask_session(&mut self, client: Client, session: i64, password: Option<[u8; 16]>) {
@@ -182,6 +189,9 @@ impl Bench {
             assert_eq!(Some(zxid), self.replica.last_zxid().next(), "zxids have no holes");
             self.replica.apply(&logged.header, &logged.txn).expect("it fits the replica");
             assert_eq!(logged.digest, Some(self.replica.digest()), "{:?}", logged.txn);
+            let mut again = Vec::new();
+            txn::encode(&logged.header, &logged.txn, logged.digest, &mut again);
+            assert_eq!(again, bytes, "there is one way to write a transaction");
             let txn = format!("{:?}", logged.txn);
             self.logged.push(Logged { zxid, session: logged.header.session, txn });
         }
