@@ -415,10 +415,11 @@ fn wait_and_join(
         }
     }
     if outcome.is_ok() {
-        // A failing disk may keep the background in a system call: then nobody waits for it.
-        for core in background {
-            core.join()?;
-        }
+        // A snapshot under way is given up with the process: its directory has no final name, and
+        // the next start clears it away. Segments are prepared in no time.
+        let [segments, snapshots] = background;
+        segments.join()?;
+        drop(snapshots);
         tracing::info!("stopped");
     }
     outcome
