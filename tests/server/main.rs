@@ -11,4 +11,6 @@
 
 mod client;
 mod damage;
+mod hostile;
 mod process;
+mod sessions;
