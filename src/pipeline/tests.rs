@@ -37,6 +37,7 @@ fn settings() -> Settings {
         skip_acl: false,
         digest: true,
         close_session_txn: true,
+        txn_bytes_max: 1 << 20,
         reconfig: false,
         session_timeout_ms_min: 4000,
         session_timeout_ms_max: 40_000,
@@ -75,6 +76,8 @@ struct Bench {
     pipeline: Pipeline,
     /// The tree that the logged bytes make.
     replica: Writer,
+    /// Whether sessions' ends have lists where these are not too long.
+    is_listing: bool,
     now: Time,
     wall: WallMs,
     xid: i32,
@@ -94,6 +97,7 @@ impl Bench {
         let now = Time::from_nanos(0);
         let sessions = Sessions::new(TICK_MS as u32, 1, 5000);
         Bench {
+            is_listing: settings.close_session_txn,
             pipeline: Pipeline::new(Writer::new(TREE, now), sessions, settings, 2, now),
             replica: Writer::new(TREE, now),
             now,
@@ -116,8 +120,15 @@ impl Bench {
 
     /// Shows a password for all further requests.
     fn authenticate(&mut self, credentials: &str) {
+        self.authenticate_all([credentials.to_owned()]);
+    }
+
+    /// Shows several.
+    fn authenticate_all(&mut self, all: impl IntoIterator<Item = String>) {
         let mut ids = AuthIds::new(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        ids.handle_auth(&settings().auth, "digest", credentials.as_bytes()).unwrap();
+        for credentials in all {
+            ids.handle_auth(&settings().auth, "digest", credentials.as_bytes()).unwrap();
+        }
         self.ids = ids.ids().to_vec();
     }
 
@@ -188,7 +199,9 @@ impl Bench {
             assert_eq!(logged.header.zxid, zxid);
             assert_eq!(Some(zxid), self.replica.last_zxid().next(), "zxids have no holes");
             self.replica.apply(&logged.header, &logged.txn).expect("it fits the replica");
-            assert_eq!(logged.digest, Some(self.replica.digest()), "{:?}", logged.txn);
+            let is_bare = self.is_listing && logged.txn == Txn::CloseSession { paths: None };
+            let digest = (!is_bare).then_some(self.replica.digest());
+            assert_eq!(logged.digest, digest, "{:?}", logged.txn);
             let mut again = Vec::new();
             txn::encode(&logged.header, &logged.txn, logged.digest, &mut again);
             assert_eq!(again, bytes, "there is one way to write a transaction");

@@ -380,6 +380,8 @@ fn settings(config: &Config) -> Settings {
         skip_acl: config.auth.skip_acl,
         digest: config.snapshot.digest,
         close_session_txn: config.features.close_session_txn,
+        txn_bytes_max: config.limits.jute_bytes_max as usize
+            + config.limits.jute_extra_bytes as usize,
         reconfig: config.features.reconfig,
         session_timeout_ms_min: ms(config.session_timeout_ms_min),
         session_timeout_ms_max: ms(config.session_timeout_ms_max),

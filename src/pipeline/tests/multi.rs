@@ -149,6 +149,30 @@ fn each_operation_fails_with_its_own_error() {
     }
 }
 
+/// Each `auth` of a small request may stand for many identities.
+#[test]
+fn a_multi_does_not_become_longer_than_a_peer_takes() {
+    let mut bench = Bench::with(Settings { txn_bytes_max: 20_000, ..settings() });
+    let session = bench.connect(A);
+    bench.authenticate_all((0..60).map(|number| format!("user{number}:password")));
+    let before = bench.pipeline.writer().digest();
+    let ops: Vec<_> = (0..100)
+        .map(|number| create_with_acl(&format!("/n{number}"), &[acl(Perms::ALL, "auth", "")]))
+        .collect();
+    let xid = bench.send(A, session, &multi(&ops));
+    let size: usize = bench.pipeline.take_txns().iter().map(|(_, bytes)| bytes.len()).sum();
+    assert!(size < 30_000, "{size} bytes");
+    bench.settle();
+    let answer = bench.answers.last().unwrap().clone();
+    assert_eq!(answer.xid, xid);
+    let failed = results(&answer).into_iter().find(|(_, error, _)| *error != 0);
+    assert_eq!(failed.unwrap().1, BadArguments.raw());
+    assert_eq!(bench.pipeline.writer().digest(), before);
+    // One of them is fine.
+    let answer = bench.done(session, multi(&ops[..1]));
+    assert_eq!(results(&answer)[0].1, 0);
+}
+
 #[test]
 fn an_empty_multi_is_legal() {
     let (mut bench, session) = Bench::connected();

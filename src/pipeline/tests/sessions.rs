@@ -144,6 +144,21 @@ fn an_unlisted_close_deletes_all_that_the_session_owns() {
     assert_eq!(bench.replica.owners().count(), 0);
 }
 
+/// No peer takes a longer transaction; one without the list says the same.
+#[test]
+fn a_list_of_ephemerals_is_left_out_where_it_is_too_long() {
+    let mut bench = Bench::with(Settings { txn_bytes_max: 25, ..settings() });
+    for (name, is_listed) in [("/six-xx", true), ("/seven-x", false)] {
+        let session = bench.connect(A);
+        bench.done(session, create("/a-6-x", EPHEMERAL));
+        bench.done(session, create(name, EPHEMERAL));
+        bench.ask(session, CLOSE);
+        let paths = is_listed.then_some(vec!["/a-6-x", name]);
+        assert_eq!(bench.last_txn(), format!("{:?}", Txn::CloseSession { paths }));
+        assert_eq!(bench.pipeline.writer().owners().count(), 0);
+    }
+}
+
 #[test]
 fn a_silent_session_expires_and_a_touched_one_does_not() {
     let (mut bench, silent) = Bench::connected();
