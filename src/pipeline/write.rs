@@ -385,8 +385,7 @@ impl Pipeline {
         // A list that is missing says "all that it owns" to whoever replays it, and one that is
         // longer than a peer would take must be missing.
         let size = 4 + paths.iter().map(|path| 4 + path.len()).sum::<usize>();
-        let is_listed =
-            self.settings.close_session_txn && size <= self.settings.txn_bytes_max;
+        let is_listed = self.settings.close_session_txn && size <= self.settings.txn_bytes_max;
         let change = Txn::CloseSession { paths: is_listed.then_some(paths) };
         self.apply_alone(&header, &change);
         let holder = self.sessions.owner(session).and_then(client);
