@@ -1,7 +1,7 @@
 //! The pipeline driven as a value. Every transaction that comes out of it is decoded and applied
 //! to a second tree, whose digest must follow the first one's: all tests check the replay too.
 
-use std::net::{IpAddr, Ipv4Addr};
+use core::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use super::*;
