@@ -2,7 +2,6 @@
 
 use std::io::{ErrorKind, Read, Write as _};
 use std::net::TcpStream;
-use std::time::Duration;
 
 use ringkeeper::wire::acl::EncodedAcl;
 use ringkeeper::wire::jute::{Reader, Write as _};
@@ -29,7 +28,6 @@ pub struct Client {
     pub socket: TcpStream,
     pub session: i64,
     pub password: Vec<u8>,
-    pub timeout_ms: i32,
     xid: i32,
 }
 
@@ -103,10 +101,11 @@ impl Client {
         let answer = read_frame(&mut socket)?;
         let mut reader = Reader::new(&answer);
         assert_eq!(reader.i32(), Ok(0));
-        let timeout_ms = reader.i32().unwrap();
+        let given_ms = reader.i32().unwrap();
         let session = reader.i64().unwrap();
         let password = reader.buffer().unwrap().unwrap().to_vec();
-        (session != 0).then_some(Client { socket, session, password, timeout_ms, xid: 0 })
+        assert_eq!(session != 0, given_ms != 0);
+        (session != 0).then_some(Client { socket, session, password, xid: 0 })
     }
 
     /// A request's frame with the next xid.
@@ -184,11 +183,6 @@ impl Client {
         let reply = self.call(&CLOSE);
         assert_eq!(reply.error, 0);
         assert!(is_closed(&mut self.socket));
-    }
-
-    /// Gives up on reads that take longer.
-    pub fn set_read_timeout(&self, timeout: Duration) {
-        self.socket.set_read_timeout(Some(timeout)).unwrap();
     }
 }
 

@@ -6,11 +6,15 @@
 #![expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,
-    reason = "tests watch from outside: sockets, files and the clock are theirs"
+    clippy::unwrap_used,
+    reason = "tests watch from outside: sockets and the clock are theirs, panics their errors"
 )]
 
 mod client;
 mod damage;
+mod full;
 mod hostile;
 mod process;
 mod sessions;
+mod stop;
+mod two_cores;

@@ -37,8 +37,11 @@ fn bench() -> (Bench, i64) {
     (bench, session)
 }
 
+/// A request, its error, and why that one.
+type Case = ((OpCode, Vec<u8>), ErrorCode, &'static str);
+
 #[track_caller]
-fn check_all(bench: &mut Bench, session: i64, cases: Vec<((OpCode, Vec<u8>), ErrorCode, &str)>) {
+fn check_all(bench: &mut Bench, session: i64, cases: Vec<Case>) {
     for (request, expected, why) in cases {
         let digest = bench.pipeline.writer().digest();
         let answer = bench.ask(session, request);
