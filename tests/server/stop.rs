@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::Signal;
 
-use crate::client::{PERSISTENT, create, set};
+use crate::client::{PERSISTENT, create, get, set};
 use crate::process::{Server, poll};
 
 const CLIENTS: usize = 4;
@@ -109,4 +109,20 @@ fn tiny_sizes_still_serve() {
         server.start();
         assert_eq!(server.client().get("/n"), Some(vec![99; 500]), "{settings:?}");
     }
+}
+
+/// A client that does not read what it asked for holds up no end for long.
+#[test]
+fn an_end_does_not_wait_for_a_client_that_does_not_read() {
+    let mut server = Server::serving(&[]);
+    let mut client = server.client();
+    client.done(&create("/large", &[b'x'; 500_000], PERSISTENT));
+    let bytes: Vec<u8> = (0..100).flat_map(|_| client.encode(&get("/large", false))).collect();
+    client.socket.write_all(&bytes).unwrap();
+    let mut other = server.client();
+    other.done(&create("/n", b"", PERSISTENT));
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait_for_exit(), 0, "{}", server.stderr());
+    server.start();
+    assert_eq!(server.client().get("/n"), Some(Vec::new()));
 }
