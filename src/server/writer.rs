@@ -395,6 +395,7 @@ impl PipelineCore {
 
     /// Tells every client core to finish: see [`PipelineCore::is_finished`].
     pub fn stop(&mut self) {
+        tracing::debug!("{} changes to reclaim", self.pipeline.writer().journal_len());
         for client in &mut self.clients {
             client.send(ToClients::Stop);
             client.to.flush();

@@ -135,27 +135,26 @@ pub struct Fuzzy {
 pub fn read(file: &JavaFile, options: &LoadOptions) -> Result<Fuzzy, SnapshotError> {
     let path = &file.path;
     let opened = File::open(path).map_err(|e| SnapshotError::io("open", path, 0, e))?;
-    let opened = BufReader::new(opened);
-    let extension = path.extension().and_then(|it| it.to_str()).unwrap_or_default();
-    let stream: Box<dyn Read> = match extension {
-        "gz" => Box::new(BufReader::new(MultiGzDecoder::new(opened))),
-        "snappy" => Box::new(SnappyReader::new(opened)),
-        _ => Box::new(opened),
-    };
-    read_stream(stream, file, options)
+    read_stream(BufReader::new(opened), file, options)
 }
 
-/// As [`read`], of what the file holds, uncompressed.
+/// As [`read`], of the file's bytes in `stream`.
 ///
 /// # Errors
 /// As for [`read`].
-pub fn read_stream(
-    stream: impl Read,
-    file: &JavaFile,
+pub fn read_stream<'f>(
+    stream: impl Read + 'f,
+    file: &'f JavaFile,
     options: &LoadOptions,
 ) -> Result<Fuzzy, SnapshotError> {
     let path = &file.path;
-    let mut reader = JuteReader::new(Box::new(stream), path);
+    let extension = path.extension().and_then(|it| it.to_str()).unwrap_or_default();
+    let stream: Box<dyn Read + 'f> = match extension {
+        "gz" => Box::new(BufReader::new(MultiGzDecoder::new(stream))),
+        "snappy" => Box::new(SnappyReader::new(stream)),
+        _ => Box::new(stream),
+    };
+    let mut reader = JuteReader::new(stream, path);
     let mut builder = Builder::new(options.tree, 0, options.now);
     let header = (reader.i32()?, reader.i32()?, reader.i64()?);
     if (header.0, header.1) != (MAGIC, VERSION) {
