@@ -90,10 +90,14 @@ pub fn run(mut ring: Ring, mut roles: Roles, stop: &Arc<AtomicBool>) -> Result<(
                 pipeline.stop();
             }
         }
-        if let Some(since) = stopped
-            && (is_finished(&roles) || now.since(since) >= FAREWELL)
-        {
-            return Ok(());
+        if let Some(since) = stopped {
+            let is_finished = is_finished(&roles);
+            if !is_finished && now.since(since) >= FAREWELL {
+                tracing::warn!("not everything that was accepted is answered: it takes too long");
+            }
+            if is_finished || now.since(since) >= FAREWELL {
+                return Ok(());
+            }
         }
         wait = how_long(&roles, now, stopped.is_some() || paused.is_some());
     }
