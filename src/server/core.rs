@@ -69,6 +69,10 @@ pub fn run(mut ring: Ring, mut roles: Roles, stop: &Arc<AtomicBool>) -> Result<(
             clients.set_time(now, wall);
         }
         let before = packet_counts(&roles);
+        if let Some(clients) = &mut roles.clients {
+            // What other cores have told comes before what clients ask, who may know of it.
+            clients.deliver();
+        }
         while let Some(completion) = ring.next_completion() {
             accept_failed |= matches!(completion, Completion::AcceptFailed { .. });
             dispatch(&mut roles, completion)?;

@@ -25,6 +25,9 @@ fn an_event_comes_before_what_it_announces_on_every_core() {
     let mut clients = clients(&server);
     let mut writer = server.client();
     writer.done(&create("/n", &[0; 4], PERSISTENT));
+    for client in &mut clients {
+        client.done(&sync("/"));
+    }
     for round in 1..60_u32 {
         let data = round.to_be_bytes();
         for client in &mut clients {
@@ -65,6 +68,27 @@ fn an_event_comes_before_what_it_announces_on_every_core() {
                 }
             }
         }
+    }
+}
+
+/// Behind a sync everybody reads what was acknowledged to anybody before it was sent.
+#[test]
+fn a_sync_reaches_what_others_were_told() {
+    let server = server();
+    let mut clients = clients(&server);
+    clients[0].done(&create("/n", b"", PERSISTENT));
+    for round in 0..200_u32 {
+        let (writer, reader) = (round as usize % 24, round as usize * 7 % 24);
+        let data = round.to_be_bytes();
+        let zxid = clients[writer].done(&set("/n", &data)).zxid;
+        let reader = &mut clients[reader];
+        let mut bytes = reader.encode(&sync("/n"));
+        bytes.extend(reader.encode(&get("/n", false)));
+        reader.socket.write_all(&bytes).unwrap();
+        let synced = reader.receive();
+        assert_eq!((synced.error, &synced.body[..]), (0, &b"\0\0\0\x02/n"[..]));
+        assert!(synced.zxid >= zxid);
+        assert_eq!(data_of(&reader.receive()), data, "round {round}");
     }
 }
 
