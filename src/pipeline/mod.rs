@@ -92,7 +92,7 @@ pub struct Connect {
     pub has_read_only: bool,
 }
 
-/// A write, or the end of a session, as a client's core passes it on.
+/// A write, a sync, or the end of a session, as a client's core passes it on.
 #[derive(Clone, Copy, Debug)]
 pub struct Write<'a> {
     pub client: Client,

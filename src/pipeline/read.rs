@@ -50,7 +50,6 @@ impl Reads<'_> {
                 self.watch_if(watch, path, WatchKind::Child);
             }
             Request::GetAcl { path } => self.get_acl(path, body)?,
-            Request::Sync { path } => response::put_path(body, path),
             Request::MultiRead(ref ops) => self.multi_read(ops, body),
             Request::AddWatch { path, mode } => {
                 self.watches.add(path, self.watcher, WatchKind::from(mode));

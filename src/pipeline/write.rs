@@ -127,6 +127,9 @@ impl Pipeline {
             };
             return self.reply_error(write, self.prepared, error);
         }
+        if let Request::Sync { path } = request {
+            return self.reply_sync(write, path);
+        }
         let Some(zxid) = self.next_zxid(Room::Plenty) else {
             self.stats.refused_no_room += 1;
             return self.reply_error(write, self.prepared, ErrorCode::SystemError);
@@ -431,6 +434,16 @@ impl Pipeline {
         // that there is no list (`SerializeUtils.deserializeTxn`).
         let is_unlisted = matches!(change, Txn::CloseSession { paths: None });
         self.end_txn(header.zxid, !is_unlisted || !self.settings.close_session_txn);
+    }
+
+    /// A sync is no transaction, and takes no room: its reply waits for the writes before it.
+    fn reply_sync(&mut self, write: &Write<'_>, path: &str) {
+        let zxid = self.prepared;
+        let outbox = &mut self.outboxes[usize::from(write.client.core)];
+        response::put_reply(&mut outbox.bytes, write.xid, zxid, |out| {
+            response::put_path(out, path);
+        });
+        push_reply(outbox, write, zxid);
     }
 
     fn reply_error(&mut self, write: &Write<'_>, zxid: Zxid, error: ErrorCode) {

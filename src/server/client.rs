@@ -283,6 +283,10 @@ impl ClientCore {
     fn take_frames(&mut self, token: Token, bytes: &[u8]) -> usize {
         let mut taken = 0;
         loop {
+            if self.stopping {
+                // What comes now would never end; what was taken before is answered.
+                return taken;
+            }
             let Some(connection) = self.connections.get_mut(token) else {
                 return bytes.len();
             };

@@ -69,6 +69,10 @@ pub fn run(mut ring: Ring, mut roles: Roles, stop: &Arc<AtomicBool>) -> Result<(
             clients.set_time(now, wall);
         }
         let before = packet_counts(&roles);
+        if let Some(clients) = &mut roles.clients {
+            // What other cores have told comes before what clients ask, who may know of it.
+            clients.deliver();
+        }
         while let Some(completion) = ring.next_completion() {
             accept_failed |= matches!(completion, Completion::AcceptFailed { .. });
             dispatch(&mut roles, completion)?;
@@ -90,10 +94,14 @@ pub fn run(mut ring: Ring, mut roles: Roles, stop: &Arc<AtomicBool>) -> Result<(
                 pipeline.stop();
             }
         }
-        if let Some(since) = stopped
-            && (is_finished(&roles) || now.since(since) >= FAREWELL)
-        {
-            return Ok(());
+        if let Some(since) = stopped {
+            let is_finished = is_finished(&roles);
+            if !is_finished && now.since(since) >= FAREWELL {
+                tracing::warn!("not everything that was accepted is answered: it takes too long");
+            }
+            if is_finished || now.since(since) >= FAREWELL {
+                return Ok(());
+            }
         }
         wait = how_long(&roles, now, stopped.is_some() || paused.is_some());
     }

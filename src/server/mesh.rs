@@ -33,6 +33,11 @@ pub fn link<T>(waker: Option<Waker>) -> (Sender<T>, Receiver<T>) {
 }
 
 impl<T> Sender<T> {
+    /// Whether the receiver is on the sender's own core.
+    pub fn is_local(&self) -> bool {
+        self.waker.is_none()
+    }
+
     /// Whether a message would be taken.
     pub fn has_room(&self) -> bool {
         !self.queue.is_full()
@@ -65,6 +70,11 @@ impl<T> Receiver<T> {
     /// The oldest message, if there is one.
     pub fn receive(&mut self) -> Option<T> {
         self.queue.pop().ok()
+    }
+
+    /// Whether the sender is gone: nothing will come but what waits already.
+    pub fn is_abandoned(&self) -> bool {
+        self.queue.is_abandoned()
     }
 
     /// Whether no message waits.

@@ -92,7 +92,9 @@ impl ClientCore {
         if self.lacks_scheme(token) {
             return self.demand_authentication(token, header.xid);
         }
-        if op.is_write() {
+        // A sync goes the way of writes: what was acknowledged to others on another core before it
+        // was sent is here when its reply is.
+        if op.is_write() || op == OpCode::Sync {
             return self.pass_on(token, header.xid, op, body);
         }
         let now = self.now;

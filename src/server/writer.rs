@@ -402,9 +402,11 @@ impl PipelineCore {
         }
     }
 
-    /// Whether everything that was taken in is durable and told.
+    /// Whether everything that was taken in is durable and told, and nothing more can come: cores
+    /// of clients end before this one, since they have answers to wait for.
     pub fn is_finished(&self) -> bool {
-        self.disk.log.is_idle()
+        self.clients.iter().all(|it| it.to.is_local() || it.from.is_abandoned())
+            && self.disk.log.is_idle()
             && !self.disk.is_busy()
             && self.clients.iter().all(|it| it.backlog.is_empty() && it.from.is_empty())
     }

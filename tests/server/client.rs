@@ -33,9 +33,14 @@ pub struct Client {
 
 /// The first frame of a connection.
 pub fn connect_frame(session: i64, password: &[u8], timeout_ms: i32) -> Vec<u8> {
+    connect_frame_of(session, password, timeout_ms, 0)
+}
+
+/// The same of a client that has seen the transaction `zxid`.
+pub fn connect_frame_of(session: i64, password: &[u8], timeout_ms: i32, zxid: i64) -> Vec<u8> {
     let mut frame = Vec::new();
     frame.put_i32(0);
-    frame.put_i64(0);
+    frame.put_i64(zxid);
     frame.put_i32(timeout_ms);
     frame.put_i64(session);
     frame.put_buffer(Some(password));

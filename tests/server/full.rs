@@ -8,6 +8,7 @@ use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
 use std::process::Command;
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::client::{Client, EPHEMERAL, PERSISTENT, create, set};
@@ -160,6 +161,21 @@ fn a_full_snapshot_volume_stops_no_write() {
         client.done(&set("/n", &taken.to_be_bytes()));
     }
     server.kill();
+    server.start();
+    assert_eq!(number(&mut server.client()), taken);
+}
+
+#[test]
+fn a_server_with_a_full_log_volume_ends_when_it_is_told_to() {
+    let Some(volume) = Volume::ext4(48) else { return };
+    let log_dir = format!("dataLogDir={}", volume.path().display());
+    let mut server = Server::serving(&[&log_dir, "ringkeeper.log.segmentSizeInKb=4096"]);
+    let mut client = server.client();
+    client.done(&create("/n", &[0; 4], PERSISTENT));
+    volume.fill();
+    let taken = write_until_refused(&mut client, 0);
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait_for_exit(), 0, "{}", server.stderr());
     server.start();
     assert_eq!(number(&mut server.client()), taken);
 }

@@ -8,7 +8,7 @@ use ringkeeper::wire::opcode::OpCode;
 
 use crate::client::{
     CLOSE, Client, EPHEMERAL, PERSISTENT, Reply, Request, children, connect_frame, create, data_of,
-    delete, framed, get, is_closed, set, watch_below,
+    delete, framed, get, is_closed, read_frame, set, watch_below,
 };
 use crate::process::{DEADLINE, Server, poll};
 
@@ -327,4 +327,108 @@ fn ten_thousand_mixed_requests_read_their_own_writes() {
     }
     sender.join().unwrap();
     assert_eq!(client.call(&children("/")).error, 0);
+}
+
+/// Requests that come in one segment with the connect request wait for its answer.
+#[test]
+fn requests_behind_the_connect_request_are_not_lost() {
+    let server = Server::serving(&[]);
+    for cut in [0, 1, 7, 30] {
+        let mut socket = server.dial();
+        let mut requests = Vec::new();
+        for xid in 1..=3 {
+            let mut payload = Vec::new();
+            payload.put_i32(xid);
+            let (op, body) = create(&format!("/early{cut}-{xid}"), b"", EPHEMERAL);
+            payload.put_i32(op.raw());
+            payload.extend(body);
+            requests.extend(framed(&payload));
+        }
+        let end = requests.len() - cut;
+        let first = [&connect_frame(0, &[0; 16], 10_000)[..], &requests[..end]].concat();
+        socket.write_all(&first).unwrap();
+        let connected = read_frame(&mut socket).unwrap();
+        assert_eq!(connected.len(), 37);
+        socket.write_all(&requests[end..]).unwrap();
+        for xid in 1..=3_i32 {
+            let reply = read_frame(&mut socket).unwrap();
+            assert_eq!(reply[..4], xid.to_be_bytes());
+            assert_eq!(reply[12..16], [0; 4]);
+        }
+    }
+}
+
+/// Numbers that look random and are the same in each run.
+struct Noise(u64);
+
+impl Noise {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        self.0 >> 33
+    }
+
+    /// Bytes of which many are small, so that lengths among them are believable.
+    fn bytes(&mut self) -> Vec<u8> {
+        let length = self.next() % 80;
+        let byte = |noise: &mut Noise| match noise.next() % 8 {
+            0 => noise.next() as u8,
+            1 => b'/',
+            2 => (noise.next() % 8) as u8,
+            _ => 0,
+        };
+        (0..length).map(|_| byte(self)).collect()
+    }
+}
+
+#[test]
+fn noise_is_answered_request_by_request() {
+    let mut server = Server::serving(&[]);
+    let mut bystander = server.client();
+    let mut noise = Noise(9);
+    let ops: Vec<OpCode> = OpCode::ALL
+        .into_iter()
+        .filter(|op| {
+            // These end their connection, or are answered out of turn.
+            let is_special =
+                matches!(op, OpCode::Check | OpCode::Error | OpCode::Auth | OpCode::Sasl);
+            !is_special && !matches!(op, OpCode::CreateSession | OpCode::CloseSession)
+        })
+        .collect();
+    for _ in 0..40 {
+        let mut client = server.client();
+        let requests: Vec<Request> =
+            (0..100).map(|_| (ops[noise.next() as usize % ops.len()], noise.bytes())).collect();
+        let bytes: Vec<u8> = requests.iter().flat_map(|it| client.encode(it)).collect();
+        client.socket.write_all(&bytes).unwrap();
+        for (index, (op, body)) in requests.iter().enumerate() {
+            let reply = loop {
+                let reply = client.receive();
+                // Watches that the noise has set.
+                if reply.xid != -1 {
+                    break reply;
+                }
+            };
+            let xid = if *op == OpCode::Ping { -2 } else { index as i32 + 1 };
+            assert_eq!(reply.xid, xid, "{op:?} {body:?}");
+        }
+        client.close();
+    }
+    check_unharmed(&mut server, &mut bystander);
+}
+
+#[test]
+fn a_frame_may_be_as_long_as_configured_and_no_longer() {
+    let mut server = Server::serving(&["jute.maxbuffer=100000"]);
+    let mut client = server.client();
+    client.done(&create("/n", b"", PERSISTENT));
+    let overhead = client.encode(&set("/n", b"")).len() - 4;
+    client.send(&get("/n", false));
+    assert_eq!(client.receive().error, 0);
+    client.done(&set("/n", &vec![1; 100_000 - overhead]));
+    let mut other = server.client();
+    other.send(&set("/n", &vec![2; 100_001 - overhead]));
+    assert!(is_closed(&mut other.socket));
+    server.wait_for_metric("ringkeeper_frames_refused", 1);
+    assert_eq!(client.get("/n").unwrap().len(), 100_000 - overhead);
+    check_unharmed(&mut server, &mut client);
 }

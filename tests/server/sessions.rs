@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use crate::client::{Client, EPHEMERAL, PERSISTENT, children, create, names_of};
+use crate::client::{Client, EPHEMERAL, PERSISTENT, children, create, is_closed, names_of};
 use crate::process::{Server, poll};
 
 /// More bytes of paths than a log segment of 4 MiB holds, let alone a frame of 64 KiB.
@@ -70,4 +70,31 @@ fn a_session_with_more_ephemerals_than_a_frame_holds_expires_at_once() {
     server.kill();
     server.start();
     check_gone(&server);
+}
+
+/// Pings keep a session, on whatever core its connection is; silence ends both.
+#[test]
+fn a_silent_client_loses_its_session_and_its_connection() {
+    let server = Server::serving(&["ringkeeper.cores=2", "tickTime=500"]);
+    let mut observer = Client::connect(server.dial(), 10_000);
+    let mut silent: Vec<Client> = (0..6).map(|_| Client::connect(server.dial(), 1000)).collect();
+    let mut speaking: Vec<Client> = (0..6).map(|_| Client::connect(server.dial(), 1000)).collect();
+    for (index, client) in silent.iter_mut().enumerate() {
+        client.done(&create(&format!("/silent{index}"), b"", EPHEMERAL));
+    }
+    for (index, client) in speaking.iter_mut().enumerate() {
+        client.done(&create(&format!("/speaking{index}"), b"", EPHEMERAL));
+    }
+    poll("the silent ones expire", || {
+        speaking.iter_mut().for_each(Client::ping);
+        let names = names_of(&observer.done(&children("/")));
+        (!names.iter().any(|name| name.starts_with("silent"))).then_some(())
+    });
+    for client in &mut silent {
+        assert!(is_closed(&mut client.socket));
+    }
+    let names = names_of(&observer.done(&children("/")));
+    assert_eq!(names.iter().filter(|name| name.starts_with("speaking")).count(), 6);
+    speaking.into_iter().for_each(Client::close);
+    assert_eq!(server.metric("stale_sessions_expired"), 6);
 }

@@ -3,7 +3,8 @@
 use std::io::Write as _;
 
 use crate::client::{
-    Client, EPHEMERAL, PERSISTENT, create, data_of, delete, get, is_closed, set, stat_of, sync,
+    Client, EPHEMERAL, PERSISTENT, connect_frame_of, create, data_of, delete, get, is_closed,
+    read_frame, set, stat_of, sync,
 };
 use crate::process::{Server, poll};
 
@@ -25,6 +26,9 @@ fn an_event_comes_before_what_it_announces_on_every_core() {
     let mut clients = clients(&server);
     let mut writer = server.client();
     writer.done(&create("/n", &[0; 4], PERSISTENT));
+    for client in &mut clients {
+        client.done(&sync("/"));
+    }
     for round in 1..60_u32 {
         let data = round.to_be_bytes();
         for client in &mut clients {
@@ -66,6 +70,46 @@ fn an_event_comes_before_what_it_announces_on_every_core() {
             }
         }
     }
+}
+
+/// Behind a sync everybody reads what was acknowledged to anybody before it was sent.
+#[test]
+fn a_sync_reaches_what_others_were_told() {
+    let server = server();
+    let mut clients = clients(&server);
+    clients[0].done(&create("/n", b"", PERSISTENT));
+    for round in 0..200_u32 {
+        let (writer, reader) = (round as usize % 24, round as usize * 7 % 24);
+        let data = round.to_be_bytes();
+        let zxid = clients[writer].done(&set("/n", &data)).zxid;
+        let reader = &mut clients[reader];
+        let mut bytes = reader.encode(&sync("/n"));
+        bytes.extend(reader.encode(&get("/n", false)));
+        reader.socket.write_all(&bytes).unwrap();
+        let synced = reader.receive();
+        assert_eq!((synced.error, &synced.body[..]), (0, &b"\0\0\0\x02/n"[..]));
+        assert!(synced.zxid >= zxid);
+        assert_eq!(data_of(&reader.receive()), data, "round {round}");
+    }
+}
+
+/// Who has seen something on one core is served on the other one.
+#[test]
+fn a_client_that_has_seen_the_newest_is_taken_on_every_core() {
+    let server = server();
+    let mut writer = server.client();
+    for round in 0..100 {
+        let zxid = writer.done(&set("/", &[round])).zxid;
+        let mut socket = server.dial();
+        socket.write_all(&connect_frame_of(0, &[0; 16], 10_000, zxid)).unwrap();
+        assert!(read_frame(&mut socket).is_some(), "round {round}");
+    }
+    // Who has seen what has not happened belongs elsewhere.
+    let zxid = writer.done(&set("/", b"")).zxid;
+    let mut socket = server.dial();
+    socket.write_all(&connect_frame_of(0, &[0; 16], 10_000, zxid + 1000)).unwrap();
+    assert!(read_frame(&mut socket).is_none());
+    assert_eq!(server.metric("ringkeeper_clients_ahead"), 1);
 }
 
 /// What a client has written it reads, whatever core it is on and whoever else writes.

@@ -102,6 +102,27 @@ fn an_undecodable_write_waits_for_the_writes_before_it() {
     assert_eq!(errors, [0, ErrorCode::MarshallingError.raw()]);
 }
 
+/// It says nothing of its own, and shows what was on its way before it.
+#[test]
+fn a_sync_waits_for_the_writes_before_it() {
+    let (mut bench, session) = Bench::connected();
+    let other = bench.connect(B);
+    bench.answers.clear();
+    bench.send(A, session, &create("/a", PERSISTENT));
+    let prepared = bench.pipeline.prepared();
+    let mut body = Vec::new();
+    body.put_string("/path");
+    bench.pipeline.set_room(Room::Full);
+    bench.send(B, other, &(OpCode::Sync, body.clone()));
+    assert_eq!(bench.pipeline.prepared(), prepared, "it takes no zxid");
+    bench.append();
+    bench.drain();
+    assert!(bench.answers.is_empty());
+    bench.settle();
+    let answer = bench.answers.iter().find(|answer| answer.client == B).unwrap();
+    assert_eq!((answer.error, answer.zxid, &answer.body), (0, prepared, &body));
+}
+
 /// With nothing on its way, such a refusal needs no disk.
 #[test]
 fn an_undecodable_write_alone_is_answered_at_once() {
