@@ -23,7 +23,7 @@ const CORE_BANS: [(&str, &str); 11] = [
     (".await", "every await is in the shell"),
     ("std::fs", "files belong to log/, snapshot/ and io/"),
     ("std::net", "sockets belong to io/; addresses come from core::net"),
-    ("std::thread", "threads are executors, started in server/"),
+    ("std::thread::spawn", "threads are executors, started in server/"),
     ("Mutex", "cores share nothing but messages and immutable values"),
     ("RwLock", "cores share nothing but messages and immutable values"),
     ("Instant", "time is an argument: crate::time::Time"),

@@ -8,8 +8,8 @@ use crate::time::{Time, WallMs};
 /// The start that [`Time`] counts from: the first look at the clock, the same for all threads.
 static START: OnceLock<Instant> = OnceLock::new();
 
-/// The monotonic clock (`CLOCK_MONOTONIC`): it does not jump with the wall clock, and it stands still
-/// while the machine is suspended, so that a suspended machine does not expire its sessions.
+/// The monotonic clock (`CLOCK_MONOTONIC`): it does not jump with the wall clock, and it stands
+/// still while the machine is suspended, so that a suspended machine does not expire its sessions.
 #[expect(clippy::disallowed_methods, reason = "the clock is looked at here and nowhere else")]
 pub fn now() -> Time {
     let instant = Instant::now();

@@ -48,8 +48,8 @@ impl<T: Send + 'static> Core<T> {
     }
 }
 
-/// Starts a thread with an executor and runs `task` there, on processor `cpu` alone if one is given.
-/// Returns when the executor runs.
+/// Starts a thread with an executor and runs `task` there, on processor `cpu` alone if one is
+/// given. Returns when the executor runs.
 ///
 /// # Errors
 ///

@@ -1,7 +1,7 @@
 //! The life of a request that the kernel answers many times, as plain values.
 //!
-//! Both an accept and a receive are armed once and then complete again and again until the kernel or
-//! we end them. Pausing is a cancellation, which takes effect a little later; the next arming
+//! Both an accept and a receive are armed once and then complete again and again until the kernel
+//! or we end them. Pausing is a cancellation, which takes effect a little later; the next arming
 //! must wait for that, or two receives would race for the bytes of one stream.
 
 use super::slab::Key;

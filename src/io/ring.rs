@@ -6,13 +6,13 @@
 //! loop {
 //!     ring.turn(wait)?;                                     submit, wait, collect
 //!     while let Some(completion) = ring.next_completion() { match completion { … } }
-//!     …                                                     decide, then ring.send(…), ring.close(…)
-//! }
+//!     …                                                     decide, then ring.send(…),
+//! ring.close(…) }
 //! ```
 //!
-//! What a loop turn starts goes to the kernel together, with the next `turn`, in the same system call
-//! that waits and collects. Each connection has one receive that stays armed and at most one send
-//! in flight; a caller collects what it has to say meanwhile. Cost per 64-byte echo on a
+//! What a loop turn starts goes to the kernel together, with the next `turn`, in the same system
+//! call that waits and collects. Each connection has one receive that stays armed and at most one
+//! send in flight; a caller collects what it has to say meanwhile. Cost per 64-byte echo on a
 //! 2-core VM: see `benches/echo.rs`.
 
 use std::collections::HashMap;
@@ -105,10 +105,10 @@ pub enum Completion<'a> {
 #[derive(Debug, Error)]
 pub enum RingError {
     #[error(
-        "the kernel refuses io_uring ({0}). Where `sysctl kernel.io_uring_disabled` is not 0, set it \
-         to 0, or to 1 with this user in the group of kernel.io_uring_group. In a container, the \
-         seccomp profile must let io_uring_setup, io_uring_enter and io_uring_register pass (Docker: \
-         --security-opt seccomp=PROFILE; Kubernetes: securityContext.seccompProfile)"
+        "the kernel refuses io_uring ({0}). Where `sysctl kernel.io_uring_disabled` is not 0, set \
+         it to 0, or to 1 with this user in the group of kernel.io_uring_group. In a container, \
+         the seccomp profile must let io_uring_setup, io_uring_enter and io_uring_register pass \
+         (Docker: --security-opt seccomp=PROFILE; Kubernetes: securityContext.seccompProfile)"
     )]
     Refused(io::Error),
     #[error("the kernel has no io_uring ({0}), or the container hides it; Linux 6.1 is needed")]
@@ -301,8 +301,9 @@ impl Ring {
         }
     }
 
-    /// Writes all of `buffer` at `offset`, in bytes; `Written` follows and brings it back. For a file opened
-    /// with `O_DIRECT` the buffer, its length and the offset are aligned to the device's blocks.
+    /// Writes all of `buffer` at `offset`, in bytes; `Written` follows and brings it back. For a
+    /// file opened with `O_DIRECT` the buffer, its length and the offset are aligned to the
+    /// device's blocks.
     ///
     /// Writes are independent of each other: those that must be in order are started one after the
     /// other's completion.
@@ -604,8 +605,8 @@ fn make_blocking(socket: &OwnedFd) {
     rustix::io::ioctl_fionbio(socket, false).expect("each socket has a blocking mode");
 }
 
-/// Spreads tokens over the table by one multiplication. They are our own numbers: no peer can choose
-/// them to collide.
+/// Spreads tokens over the table by one multiplication. They are our own numbers: no peer can
+/// choose them to collide.
 #[derive(Default)]
 struct TokenHasher(u64);
 

@@ -43,12 +43,12 @@ const BUFFER_GROUP: u16 = 0;
 /// follows when this much is done.
 const OPERATION_BYTES_MAX: usize = 1 << 30;
 
-/// How often a ring that is dropped waits a second without a completion, before it gives up and leaks
-/// what the kernel still holds.
+/// How often a ring that is dropped waits a second without a completion, before it gives up and
+/// leaks what the kernel still holds.
 const DROP_SECONDS_MAX: u32 = 10;
 
-/// Bytes that a file is written from, of whatever type: `Box<dyn Any>::downcast` finds it again when
-/// they come back.
+/// Bytes that a file is written from, of whatever type: `Box<dyn Any>::downcast` finds it again
+/// when they come back.
 pub trait IoBuffer: AsRef<[u8]> + Any {}
 
 impl<T: AsRef<[u8]> + Any> IoBuffer for T {}
@@ -377,8 +377,8 @@ impl Uring {
     }
 
     fn try_push(&mut self, entry: &Entry) -> bool {
-        // SAFETY: the entry is a cancellation, which points nowhere, or was made by `entry_of` from an
-        // operation in `operations`. That keeps its descriptor open and its bytes in
+        // SAFETY: the entry is a cancellation, which points nowhere, or was made by `entry_of` from
+        // an operation in `operations`. That keeps its descriptor open and its bytes in
         // place and unchanged until its last completion, and dropping the ring waits for that.
         unsafe { self.ring.submission().push(entry).is_ok() }
     }
@@ -408,8 +408,8 @@ impl Drop for Uring {
     }
 }
 
-/// Errors of `io_uring_enter` after which the next call goes on where it left off: the wait timed out,
-/// a signal came, or the kernel was short of memory or of completion places.
+/// Errors of `io_uring_enter` after which the next call goes on where it left off: the wait timed
+/// out, a signal came, or the kernel was short of memory or of completion places.
 fn passing(error: &io::Error) -> bool {
     let errno = Errno::from_io_error(error);
     matches!(errno, Some(Errno::TIME | Errno::INTR | Errno::AGAIN | Errno::BUSY))

@@ -1,9 +1,9 @@
 //! How another core wakes one that is parked in its ring.
 //!
-//! A core is *running*, *parked*, or *notified*. The waker always leaves `NOTIFIED` behind, and writes
-//! the eventfd only where it found `PARKED`: so there is at most one write for each time the core
-//! parks, and none while it runs. The core parks only by exchanging `RUNNING` for `PARKED`, which
-//! fails when somebody notified it since it last looked. Both sides use read-modify-write
+//! A core is *running*, *parked*, or *notified*. The waker always leaves `NOTIFIED` behind, and
+//! writes the eventfd only where it found `PARKED`: so there is at most one write for each time the
+//! core parks, and none while it runs. The core parks only by exchanging `RUNNING` for `PARKED`,
+//! which fails when somebody notified it since it last looked. Both sides use read-modify-write
 //! operations, which see the newest value: a plain load before the exchange ("is it notified
 //! already?") could be satisfied before the waker's own queue entry is visible, and lose the wake.
 

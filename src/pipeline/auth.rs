@@ -14,8 +14,8 @@
 //! Source: `ZooKeeperServer.java` (checkACL), `PrepRequestProcessor.java` (fixupACL) and the
 //! providers in Apache's `server/auth`.
 
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;

@@ -55,6 +55,8 @@ pub struct Settings {
     pub digest: bool,
     /// A session's end lists the nodes that go with it (`closeSessionTxn.enabled`).
     pub close_session_txn: bool,
+    /// How long a transaction may become, in bytes: what a peer takes in one piece.
+    pub txn_bytes_max: usize,
     /// `reconfigEnabled`: which error a standalone server gives.
     pub reconfig: bool,
     /// The bounds of a session's timeout, in milliseconds.

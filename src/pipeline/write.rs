@@ -180,7 +180,7 @@ impl Pipeline {
         self.events.extend(self.writer.finish().events);
         response::finish_frame(&mut reply, frame);
         self.txns.bytes = txn;
-        self.end_txn(header.zxid);
+        self.end_txn(header.zxid, true);
         let outbox = &mut self.outboxes[core];
         outbox.bytes = reply;
         push_reply(outbox, write, header.zxid);
@@ -190,9 +190,9 @@ impl Pipeline {
         self.writer.begin(header).expect("each transaction is newer than the one before it");
     }
 
-    /// Ends the encoded transaction with the digest of the tree after it.
-    fn end_txn(&mut self, zxid: Zxid) {
-        if self.settings.digest {
+    /// Ends the encoded transaction, mostly with the digest of the tree after it.
+    fn end_txn(&mut self, zxid: Zxid, with_digest: bool) {
+        if self.settings.digest && with_digest {
             txn::encode_digest(self.writer.digest(), &mut self.txns.bytes);
         }
         self.txns.ends.push((zxid, self.txns.bytes.len()));
@@ -292,6 +292,11 @@ impl Pipeline {
         let mut failed_at = None;
         for (index, op) in ops.iter().enumerate() {
             let outcome = match failed_at {
+                // Each `auth` in a list may stand for many identities: a small multi can ask for a
+                // transaction that no peer takes.
+                None if txn.len() - marks.txn > self.settings.txn_bytes_max => {
+                    Err(ErrorCode::BadArguments)
+                }
                 None => self.apply_in_multi(asker, op, txn, body),
                 Some(_) => Err(ErrorCode::RuntimeInconsistency),
             };
@@ -379,7 +384,8 @@ impl Pipeline {
         let paths: Vec<&str> = owned.iter().collect();
         // A list that is missing says "all that it owns" to whoever replays it, and one that is
         // longer than a peer would take must be missing.
-        let is_listed = self.settings.close_session_txn;
+        let size = 4 + paths.iter().map(|path| 4 + path.len()).sum::<usize>();
+        let is_listed = self.settings.close_session_txn && size <= self.settings.txn_bytes_max;
         let change = Txn::CloseSession { paths: is_listed.then_some(paths) };
         self.apply_alone(&header, &change);
         let holder = self.sessions.owner(session).and_then(client);
@@ -421,7 +427,10 @@ impl Pipeline {
         self.apply_checked(change);
         self.events.extend(self.writer.finish().events);
         txn::encode(header, change, None, &mut self.txns.bytes);
-        self.end_txn(header.zxid);
+        // A server that expects a list takes a digest for one; where nothing follows, it knows
+        // that there is no list (`SerializeUtils.deserializeTxn`).
+        let is_unlisted = matches!(change, Txn::CloseSession { paths: None });
+        self.end_txn(header.zxid, !is_unlisted || !self.settings.close_session_txn);
     }
 
     fn reply_error(&mut self, write: &Write<'_>, zxid: Zxid, error: ErrorCode) {

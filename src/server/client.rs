@@ -348,7 +348,7 @@ impl ClientCore {
         };
         connection.sending = false;
         if connection.out.is_empty() {
-            if connection.phase == Phase::Draining {
+            if connection.is_drained() {
                 self.close(token, "its session ended");
                 return;
             }
@@ -419,7 +419,7 @@ impl ClientCore {
                 connection.sending_since = self.now;
                 self.stats.bytes_sent += connection.out.len() as u64;
                 ring.send(token, std::mem::take(&mut connection.out));
-            } else if connection.phase == Phase::Draining {
+            } else if connection.is_drained() {
                 self.close(token, "its session ended");
             }
         }

@@ -25,7 +25,8 @@ pub enum Phase {
     Attaching,
     /// The session is set up.
     Serving,
-    /// What is in `out` is sent, then the connection ends; nothing more is read.
+    /// What is in `out` and what `pending` waits for is sent, then the connection ends; nothing
+    /// more is read.
     Draining,
 }
 
@@ -36,6 +37,8 @@ pub enum Pending {
     Write { op: OpCode, received: Time },
     /// It waits for the writes before it.
     Read { xid: i32, op: OpCode, body: Box<[u8]>, received: Time },
+    /// An operation that is none: its refusal waits for the writes before it, and is the last.
+    Refused { xid: i32 },
 }
 
 /// What four-letter words and the admin say of one connection.
@@ -131,6 +134,11 @@ impl Connection {
             pending_bytes: 0,
             stats: ConnectionStats { established: now, ..ConnectionStats::default() },
         }
+    }
+
+    /// Whether it has nothing left to say.
+    pub fn is_drained(&self) -> bool {
+        self.phase == Phase::Draining && self.pending.is_empty()
     }
 
     /// Takes away the oldest pending write, whose reply is there: what it was, and since when.

@@ -26,8 +26,8 @@ pub enum RecoverError {
     #[error("{op} {}: {source}", path.display())]
     Io { op: &'static str, path: PathBuf, source: std::io::Error },
     #[error(
-        "there is a log up to zxid {last} in {}, but no snapshot in {}: snapshot files are missing. \
-         Put them back; or set snapshot.trust.empty=true to start from the log alone",
+        "there is a log up to zxid {last} in {}, but no snapshot in {}: snapshot files are \
+         missing. Put them back; or set snapshot.trust.empty=true to start from the log alone",
         log.display(), data.display()
     )]
     NoSnapshot { last: Zxid, log: PathBuf, data: PathBuf },

@@ -39,6 +39,7 @@ impl ClientCore {
 
     fn connect(&mut self, token: Token, payload: &[u8]) {
         let Ok(request) = ConnectRequest::decode(payload) else {
+            self.stats.frames_refused += 1;
             self.close_loudly(token, "its first frame is no connect request");
             return;
         };
@@ -74,6 +75,7 @@ impl ClientCore {
     /// Takes a request of an established session.
     pub(super) fn request(&mut self, token: Token, payload: &[u8]) {
         let Ok((header, body)) = request::decode_header(payload) else {
+            self.stats.frames_refused += 1;
             self.close_loudly(token, "its request has no header");
             return;
         };
@@ -119,10 +121,9 @@ impl ClientCore {
     /// connection ends (`UnimplementedRequestProcessor.java`).
     fn refuse_operation(&mut self, token: Token, xid: i32) {
         if let Some(connection) = self.connections.get_mut(token) {
-            let zxid = Zxid::from_raw(-1);
-            response::put_error(&mut connection.out, xid, zxid, ErrorCode::Unimplemented);
             connection.phase = Phase::Draining;
-            self.mark_dirty(token);
+            connection.pending.push_back(Pending::Refused { xid });
+            self.answer_queued(token);
         }
     }
 
@@ -315,6 +316,11 @@ impl ClientCore {
         let Some(connection) = self.connections.get_mut(token) else {
             return;
         };
+        if connection.is_drained() {
+            // The session has ended in this very batch: what the client sent behind its end, or
+            // before it heard of it, is not answered.
+            return;
+        }
         connection.out.extend_from_slice(frame);
         if reply.answers {
             let (op, received) = connection.complete_write();
@@ -363,15 +369,23 @@ impl ClientCore {
         self.unhold(token);
     }
 
-    /// Answers the reads that waited for the writes before them.
+    /// Answers what waited for the writes before it.
     fn answer_queued(&mut self, token: Token) {
         while let Some(connection) = self.connections.get_mut(token)
-            && let Some(Pending::Read { .. }) = connection.pending.front()
+            && let Some(pending) =
+                connection.pending.pop_front_if(|it| !matches!(it, Pending::Write { .. }))
         {
-            let read = connection.pending.pop_front();
-            if let Some(Pending::Read { xid, op, body, received }) = read {
-                connection.pending_bytes -= body.len();
-                self.answer(token, xid, op, &body, received);
+            match pending {
+                Pending::Write { .. } => unreachable!("a write stays until its reply comes"),
+                Pending::Read { xid, op, body, received } => {
+                    connection.pending_bytes -= body.len();
+                    self.answer(token, xid, op, &body, received);
+                }
+                Pending::Refused { xid } => {
+                    let zxid = Zxid::from_raw(-1);
+                    response::put_error(&mut connection.out, xid, zxid, ErrorCode::Unimplemented);
+                    self.mark_dirty(token);
+                }
             }
         }
     }

@@ -232,6 +232,7 @@ impl Drop for Ended {
 }
 
 /// What the roles are built for.
+#[derive(Clone, Copy)]
 struct Serve<'a> {
     config: &'a Arc<Config>,
     plan: &'a Plan,
@@ -262,24 +263,7 @@ fn assemble(
         },
         pipeline_waker.clone(),
     )?;
-    let admission = Arc::new(Admission::new(
-        config.limits.connections_max as usize,
-        config.limits.connections_per_address_max.unwrap_or(0) as usize,
-    ));
-
-    let mut ends = Vec::new();
-    let mut client_cores = Vec::new();
-    for number in 0..plan.client_count {
-        let at = executor_of(plan, Role::Clients(number));
-        let is_local = at == pipeline_at;
-        let (to_pipeline, from_client) = link((!is_local).then(|| pipeline_waker.clone()));
-        let (to_client, from_pipeline) = link((!is_local).then(|| started[at].waker.clone()));
-        let shared = Arc::new(AtomicI64::new(version.raw()));
-        ends.push(ClientEnd::new(from_client, to_client, Arc::clone(&shared)));
-        let links = Links { to_pipeline, from_pipeline, version: shared };
-        let core = client_core(config, number, &tree, version, links, &admission)?;
-        client_cores.push(Some(core));
-    }
+    let (ends, client_cores) = client_cores(&serve, &tree, version)?;
 
     let mut sessions = Sessions::new(
         u32::try_from(config.tick_time_ms).unwrap_or(u32::MAX),
@@ -297,7 +281,7 @@ fn assemble(
     );
     let settings = settings(config);
     let pipeline = Pipeline::new(recovered.writer, sessions, settings, plan.client_count, now);
-    let mut pipeline_core = Some(PipelineCore::new(
+    let pipeline_core = PipelineCore::new(
         pipeline,
         Disk::new(log, warn_after),
         ends,
@@ -305,10 +289,55 @@ fn assemble(
         snapshots,
         Questions::default(),
         About { config: Arc::clone(config), address, startup: recovered.startup, started: begun },
+    );
+
+    hand_out(&serve, pipeline_core, client_cores, listeners, stop);
+    Ok(background_cores)
+}
+
+/// The client cores, and the pipeline's ends of the links with them.
+fn client_cores(
+    serve: &Serve<'_>,
+    tree: &Arc<Tree>,
+    version: Zxid,
+) -> Result<(Vec<ClientEnd>, Vec<ClientCore>), ServerError> {
+    let Serve { config, plan, started, .. } = *serve;
+    let pipeline_at = executor_of(plan, Role::Pipeline);
+    let pipeline_waker = &started[pipeline_at].waker;
+    let admission = Arc::new(Admission::new(
+        config.limits.connections_max as usize,
+        config.limits.connections_per_address_max.unwrap_or(0) as usize,
     ));
 
+    let mut ends = Vec::new();
+    let mut client_cores = Vec::new();
+    for number in 0..plan.client_count {
+        let at = executor_of(plan, Role::Clients(number));
+        let is_local = at == pipeline_at;
+        let (to_pipeline, from_client) = link((!is_local).then(|| pipeline_waker.clone()));
+        let (to_client, from_pipeline) = link((!is_local).then(|| started[at].waker.clone()));
+        let shared = Arc::new(AtomicI64::new(version.raw()));
+        ends.push(ClientEnd::new(from_client, to_client, Arc::clone(&shared)));
+        let links = Links { to_pipeline, from_pipeline, version: shared };
+        let core = client_core(config, number, tree, version, links, &admission)?;
+        client_cores.push(core);
+    }
+
+    Ok((ends, client_cores))
+}
+
+/// Gives each executor its roles: from here on they serve.
+fn hand_out(
+    serve: &Serve<'_>,
+    pipeline_core: PipelineCore,
+    client_cores: Vec<ClientCore>,
+    listeners: Vec<OwnedFd>,
+    stop: &Arc<AtomicBool>,
+) {
+    let mut pipeline_core = Some(pipeline_core);
+    let mut client_cores: Vec<_> = client_cores.into_iter().map(Some).collect();
     let mut listeners: Vec<Option<OwnedFd>> = listeners.into_iter().map(Some).collect();
-    for (executor, started) in plan.executors.iter().zip(started) {
+    for (executor, started) in serve.plan.executors.iter().zip(serve.started) {
         let mut roles = Roles { pipeline: None, clients: None, listeners: Vec::new() };
         for role in &executor.roles {
             match *role {
@@ -323,7 +352,6 @@ fn assemble(
         let assignment = Assignment { roles, stop: Arc::clone(stop) };
         started.assign.send(assignment).map_err(|_| ()).expect("the executor awaits its roles");
     }
-    Ok(background_cores)
 }
 
 /// Listeners are named apart from connections, whose generations do not reach that far.
@@ -380,6 +408,8 @@ fn settings(config: &Config) -> Settings {
         skip_acl: config.auth.skip_acl,
         digest: config.snapshot.digest,
         close_session_txn: config.features.close_session_txn,
+        txn_bytes_max: config.limits.jute_bytes_max as usize
+            + config.limits.jute_extra_bytes as usize,
         reconfig: config.features.reconfig,
         session_timeout_ms_min: ms(config.session_timeout_ms_min),
         session_timeout_ms_max: ms(config.session_timeout_ms_max),
@@ -415,10 +445,11 @@ fn wait_and_join(
         }
     }
     if outcome.is_ok() {
-        // A failing disk may keep the background in a system call: then nobody waits for it.
-        for core in background {
-            core.join()?;
-        }
+        // A snapshot under way is given up with the process: its directory has no final name, and
+        // the next start clears it away. Segments are prepared in no time.
+        let [segments, snapshots] = background;
+        segments.join()?;
+        drop(snapshots);
         tracing::info!("stopped");
     }
     outcome

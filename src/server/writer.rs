@@ -31,6 +31,9 @@ use crate::zxid::Zxid;
 const GATHER: Duration = Duration::from_micros(40);
 const GATHER_FROM: usize = 4;
 
+/// Transactions whose garbage one step of reclaiming takes with room to spare.
+const TXNS_PER_RECLAIM: u64 = 256;
+
 /// Batches taken from one client core before the next one has its turn.
 const BATCHES_PER_TURN: usize = 8;
 
@@ -104,6 +107,8 @@ pub struct PipelineCore {
     /// Replies published since the last look at whether to gather.
     answered: usize,
     gathering: bool,
+    /// The count of transactions when garbage was last reclaimed.
+    txns_reclaimed: u64,
     /// Whether the last reclaiming left something for the next turn.
     has_garbage: bool,
     pub(super) now: Time,
@@ -148,6 +153,7 @@ impl PipelineCore {
             reclaimed: Zxid::ZERO,
             answered: 0,
             gathering: false,
+            txns_reclaimed: 0,
             has_garbage: false,
             now: Time::default(),
             wall: WallMs::default(),
@@ -358,9 +364,17 @@ impl PipelineCore {
             .map(|client| Zxid::from_raw(client.version.load(Ordering::Acquire)))
             .min()
             .unwrap_or(self.published);
-        if oldest > self.reclaimed || self.has_garbage || self.snapshots.is_released() {
+        self.has_garbage |= oldest > self.reclaimed || self.snapshots.is_released();
+        self.reclaimed = oldest;
+        // A busy turn makes more garbage than one step takes: keep up with it.
+        let txns = self.pipeline.stats().txns;
+        let steps = 1 + (txns - self.txns_reclaimed) / TXNS_PER_RECLAIM;
+        self.txns_reclaimed = txns;
+        for _ in 0..steps {
+            if !self.has_garbage {
+                break;
+            }
             self.has_garbage = self.pipeline.reclaim(oldest, self.snapshots.held());
-            self.reclaimed = oldest;
         }
     }
 
@@ -381,6 +395,7 @@ impl PipelineCore {
 
     /// Tells every client core to finish: see [`PipelineCore::is_finished`].
     pub fn stop(&mut self) {
+        tracing::debug!("{} changes to reclaim", self.pipeline.writer().journal_len());
         for client in &mut self.clients {
             client.send(ToClients::Stop);
             client.to.flush();
@@ -396,11 +411,8 @@ impl PipelineCore {
 
     /// Whether the core must be called again although nothing happens in its ring.
     pub fn has_work(&self) -> bool {
-        self.room().is_some()
-            && self
-                .clients
-                .iter()
-                .any(|client| client.backlog.is_empty() && !client.from.is_empty())
+        let has_batch = |client: &ClientEnd| client.backlog.is_empty() && !client.from.is_empty();
+        self.has_garbage || (self.clients.iter().any(has_batch) && self.room().is_some())
     }
 
     /// When something is due next.

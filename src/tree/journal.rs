@@ -72,7 +72,8 @@ impl Journal {
     }
 
     /// Lets go of records that no active version needs; `bury` is called with each tombstone below
-    /// which nothing is needed, though it may have been replaced. At most `budget` records are looked at.
+    /// which nothing is needed, though it may have been replaced. At most `budget` records are
+    /// looked at.
     ///
     /// Returns whether something was left to be done.
     pub fn reclaim(

@@ -2,9 +2,10 @@
 //!
 //! Every znode is a chain of immutable records, newest first, each stamped with the zxid that made
 //! it. A *version* is a zxid: a reader at version v takes the newest record with zxid ≤ v. The
-//! [`Writer`](writer::Writer) applies transactions on top of everything before them, whether committed or not;
-//! readers hold a version and see nothing beyond it. So a transaction is seen whole or not at all, a
-//! snapshot is exact while writes go on, and `Writer::pop_above` undoes a lost leadership.
+//! [`Writer`](writer::Writer) applies transactions on top of everything before them, whether
+//! committed or not; readers hold a version and see nothing beyond it. So a transaction is seen
+//! whole or not at all, a snapshot is exact while writes go on, and `Writer::pop_above` undoes a
+//! lost leadership.
 //!
 //! ```text
 //! Table   64 shards of path → newest record        shared by all cores, written by one

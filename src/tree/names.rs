@@ -52,6 +52,9 @@ impl Names {
     pub fn insert(&mut self, index: usize, name: &str) {
         let start = self.start(index);
         let length = u32::try_from(name.len()).expect("frames bound names");
+        // Exactly: a copy that grew by doubling would keep twice what it needs, for each leaf.
+        self.text.reserve_exact(name.len());
+        self.ends.reserve_exact(1);
         self.text.insert_str(start, name);
         self.ends.insert(index, start as u32);
         self.ends[index..].iter_mut().for_each(|end| *end += length);

@@ -23,9 +23,9 @@ use crate::zxid::Zxid;
 /// How many records one call of [`Writer::reclaim`] looks at: a few hundred microseconds.
 const RECLAIM_MAX: usize = 2048;
 
-/// How many tombstones that nobody needs stay in the table. The map never uses a removed entry's slot
-/// again, so a path that is deleted and created over and over would have its shard rebuilt every 75
-/// times; its tombstone's slot is used again. Each takes some 170 bytes.
+/// How many tombstones that nobody needs stay in the table. The map never uses a removed entry's
+/// slot again, so a path that is deleted and created over and over would have its shard rebuilt
+/// every 75 times; its tombstone's slot is used again. Each takes some 170 bytes.
 const GRAVES_MAX: usize = 8192;
 
 /// How a tree is set up.

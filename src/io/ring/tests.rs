@@ -366,8 +366,8 @@ fn a_second_send_is_refused_until_the_first_is_done() {
     ring.send(Token(1), vec![2]);
 }
 
-/// A producer counts up and wakes; the ring waits without a timeout of note. A wake that is lost leaves it
-/// waiting with the count unseen.
+/// A producer counts up and wakes; the ring waits without a timeout of note. A wake that is lost
+/// leaves it waiting with the count unseen.
 #[test]
 fn no_wake_is_lost() {
     const ROUNDS: u64 = 200_000;

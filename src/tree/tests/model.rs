@@ -354,7 +354,11 @@ fn check_view(view: &View<'_>, map: &Map, writer: &Writer) {
         view.for_each_in_shard(shard, |node| {
             let acl = writer.tree().acls().list(node.acl()).encoded.clone();
             let data = node.data().unwrap().to_vec();
-            let plain = Plain { data, stat: node.stat(), cversion: node.meta().cversion, acl };
+            let owner = node.owner();
+            let shown = if SESSIONS.contains(&owner) { owner } else { 0 };
+            assert_eq!(node.stat().ephemeral_owner, shown);
+            let stat = Stat { ephemeral_owner: owner, ..node.stat() };
+            let plain = Plain { data, stat, cversion: node.meta().cversion, acl };
             assert!(seen.insert(node.path().to_owned(), plain).is_none());
             let found = view.node(node.path()).unwrap();
             assert!(found.is_same(node));

@@ -133,22 +133,7 @@ fn every_create() -> Vec<(OpCode, Vec<u8>, Request<'static>)> {
     requests
 }
 
-fn every_compound() -> Vec<(OpCode, Vec<u8>, Request<'static>)> {
-    let put_lists = |out: &mut Vec<u8>, count| {
-        out.put_i64(9);
-        for path in ["/d", "/e", "/c", "/p", "/r"].into_iter().take(count) {
-            out.put_i32(1);
-            out.put_string(path);
-        }
-    };
-    let watches = |persistent: &[&'static str], recursive: &[&'static str]| SetWatches {
-        relative_zxid: Zxid::from_raw(9),
-        data: vec!["/d"],
-        exist: vec!["/e"],
-        child: vec!["/c"],
-        persistent: persistent.to_vec(),
-        persistent_recursive: recursive.to_vec(),
-    };
+fn every_multi() -> Vec<(OpCode, Vec<u8>, Request<'static>)> {
     let multi = bytes(|out| {
         put_entry(out, 1);
         put_create(out, "/a", Some(b"x"), 0);
@@ -179,6 +164,28 @@ fn every_compound() -> Vec<(OpCode, Vec<u8>, Request<'static>)> {
         put_end(out);
     });
     let reads = vec![ReadOp::GetData { path: "/nope" }, ReadOp::GetChildren { path: "/a" }];
+    vec![
+        (OpCode::Multi, multi, Request::Multi(ops)),
+        (OpCode::MultiRead, multi_read, Request::MultiRead(reads)),
+    ]
+}
+
+fn every_compound() -> Vec<(OpCode, Vec<u8>, Request<'static>)> {
+    let put_lists = |out: &mut Vec<u8>, count| {
+        out.put_i64(9);
+        for path in ["/d", "/e", "/c", "/p", "/r"].into_iter().take(count) {
+            out.put_i32(1);
+            out.put_string(path);
+        }
+    };
+    let watches = |persistent: &[&'static str], recursive: &[&'static str]| SetWatches {
+        relative_zxid: Zxid::from_raw(9),
+        data: vec!["/d"],
+        exist: vec!["/e"],
+        child: vec!["/c"],
+        persistent: persistent.to_vec(),
+        persistent_recursive: recursive.to_vec(),
+    };
     let reconfig = bytes(|out| {
         out.put_buffer(None);
         out.put_string("2");
@@ -196,9 +203,8 @@ fn every_compound() -> Vec<(OpCode, Vec<u8>, Request<'static>)> {
         out.put_string("digest");
         out.put_buffer(Some(b"u:p"));
     });
-    vec![
-        (OpCode::Multi, multi, Request::Multi(ops)),
-        (OpCode::MultiRead, multi_read, Request::MultiRead(reads)),
+    let mut compound = every_multi();
+    compound.extend([
         (OpCode::Reconfig, reconfig, Request::Reconfig(reconfig_is)),
         (OpCode::Auth, auth, Request::Auth { scheme: "digest", auth: b"u:p" }),
         (
@@ -216,7 +222,8 @@ fn every_compound() -> Vec<(OpCode, Vec<u8>, Request<'static>)> {
             bytes(|out| out.put_buffer(Some(b"t"))),
             Request::Sasl { token: Some(b"t") },
         ),
-    ]
+    ]);
+    compound
 }
 
 #[test]
