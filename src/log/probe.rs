@@ -138,9 +138,11 @@ fn summary(mut samples: Vec<Duration>) -> Latency {
 }
 
 fn choose(direct: Option<Latency>, mmap: Latency) -> WriterKind {
+    // The direct writer unless the mapped one is clearly better, in the middle too: a store can
+    // stall a core, a mapped segment counts as the process's memory, and on a busy machine the p99
+    // of so few samples is its noise.
     match direct {
-        // Without a difference the direct writer is taken: a store can stall a core, a write not.
-        Some(direct) if direct.p99 <= mmap.p99 => WriterKind::Direct,
+        Some(direct) if direct.p99 <= mmap.p99 * 2 || direct.p50 <= mmap.p50 => WriterKind::Direct,
         _ => WriterKind::Mmap,
     }
 }
@@ -151,17 +153,18 @@ mod tests {
 
     use super::*;
 
-    fn latency(p99_us: u64) -> Latency {
-        let p50 = Duration::from_micros(1);
+    fn latency(p50_us: u64, p99_us: u64) -> Latency {
+        let p50 = Duration::from_micros(p50_us);
         Latency { p50, p99: Duration::from_micros(p99_us), samples: SAMPLES_MAX }
     }
 
     #[test]
-    fn takes_the_lower_p99_and_direct_when_equal() {
-        assert_eq!(choose(Some(latency(5)), latency(6)), WriterKind::Direct);
-        assert_eq!(choose(Some(latency(6)), latency(5)), WriterKind::Mmap);
-        assert_eq!(choose(Some(latency(5)), latency(5)), WriterKind::Direct);
-        assert_eq!(choose(None, latency(5)), WriterKind::Mmap);
+    fn takes_the_mapped_writer_only_where_it_is_clearly_better() {
+        assert_eq!(choose(Some(latency(2, 5)), latency(1, 6)), WriterKind::Direct);
+        assert_eq!(choose(Some(latency(2, 12)), latency(1, 5)), WriterKind::Mmap);
+        assert_eq!(choose(Some(latency(1, 12)), latency(1, 5)), WriterKind::Direct);
+        assert_eq!(choose(Some(latency(2, 10)), latency(1, 5)), WriterKind::Direct);
+        assert_eq!(choose(None, latency(1, 5)), WriterKind::Mmap);
     }
 
     #[test]
