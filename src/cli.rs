@@ -134,7 +134,9 @@ pub fn check(args: ConfigArgs) -> Exit {
 
 /// How fast the log's volume is, by the probe that a start runs too.
 fn probe(config: &Config) -> Finding {
-    match crate::server::probe(&config.data_log_dir) {
+    // The directory may be yet to be made: its volume is that of the nearest one above it.
+    let dir = config.data_log_dir.ancestors().find(|dir| dir.is_dir());
+    match crate::server::probe(dir.unwrap_or(std::path::Path::new("."))) {
         Ok((_, line)) => Finding::ok("disk", line),
         Err(error) => Finding::stop("disk", error.to_string(), "give the log a volume that works"),
     }

@@ -80,9 +80,44 @@ pub(super) fn config(mut properties: Properties) -> Result<Config, ConfigError> 
         limits,
         features,
     };
+    note_what_is_not_there(p, &config);
     accepted::note_the_rest(p)?;
     config.notes = std::mem::take(&mut p.notes);
     Ok(config)
+}
+
+/// Says which settings are understood and have no effect in this version.
+fn note_what_is_not_there(p: &mut Properties, config: &Config) {
+    let asks_for_admin = config.properties.keys().any(|key| key.starts_with("zookeeper.admin."));
+    let missing = [
+        (
+            config.admin.address.is_some() && asks_for_admin,
+            "admin.*: this version has no AdminServer; the four-letter words say the same",
+        ),
+        (
+            config.metrics.prometheus.is_some(),
+            "metricsProvider.*: this version has no Prometheus endpoint; mntr has the metrics",
+        ),
+        (
+            config.limits.large_request_threshold_bytes.is_some(),
+            "largeRequest*: jute.maxbuffer bounds a request, and each connection's are bounded",
+        ),
+        (
+            !config.auth.ensemble_names.is_empty(),
+            "ensembleAuthName: this version has no scheme `ensemble`",
+        ),
+        (
+            config.features.emulate_353_ttl,
+            "emulate353TTLNodes: TTL nodes have the layout of 3.5.4 and later",
+        ),
+        (
+            matches!(config.snapshot.purge, Purge::Every { .. }),
+            "autopurge.purgeInterval: purging follows each snapshot, whatever the interval",
+        ),
+    ];
+    for (_, note) in missing.into_iter().filter(|(applies, _)| *applies) {
+        p.note(note);
+    }
 }
 
 fn data_dir(p: &mut Properties) -> Result<PathBuf, ConfigError> {

@@ -56,7 +56,8 @@ pub struct Background {
 #[derive(Clone, Debug)]
 pub struct SnapshotSettings {
     pub dir: PathBuf,
-    pub retained_count: usize,
+    /// `None`: nothing is purged.
+    pub retained_count: Option<usize>,
 }
 
 /// Starts the two executors. They end when the pipeline's end is dropped.
@@ -113,7 +114,11 @@ fn take_snapshot(settings: &SnapshotSettings, job: &SnapshotJob) -> Result<Zxid,
         job.sessions.len(),
         figures.bytes
     );
-    snapshot::purge(&settings.dir, settings.retained_count)
+    match settings.retained_count {
+        Some(count) => snapshot::purge(&settings.dir, count),
+        // Every snapshot stays, and so does the log from its beginning.
+        None => Ok(Zxid::ZERO),
+    }
 }
 
 fn tell(done: &Sender<Done>, waker: &Waker, message: Done) {

@@ -101,4 +101,31 @@ mod tests {
         assert_eq!(rest.len(), QUEUE_BATCHES);
         assert_eq!((rest[0], rest[QUEUE_BATCHES - 1]), (1, 999));
     }
+    /// What ThreadSanitizer looks at, too: batches are memory that crosses by the queue alone.
+    #[test]
+    fn batches_cross_threads_whole_and_in_order() {
+        const COUNT: usize = 10_000;
+        let batch_of = |number: usize| vec![number; number % 5];
+        let (mut sender, mut receiver) = link(None);
+        let mut received = Vec::with_capacity(COUNT);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for number in 0..COUNT {
+                    let mut batch = batch_of(number);
+                    while let Err(refused) = sender.send(batch) {
+                        batch = refused;
+                        std::thread::yield_now();
+                    }
+                }
+            });
+            while received.len() < COUNT {
+                match receiver.receive() {
+                    Some(batch) => received.push(batch),
+                    None => std::thread::yield_now(),
+                }
+            }
+        });
+        assert!(received.into_iter().eq((0..COUNT).map(batch_of)));
+        assert!(receiver.is_empty());
+    }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::config::{Config, LogWriter};
+use crate::config::{Config, LogWriter, Purge};
 use crate::io::clock;
 use crate::io::executor::{Core, CoreError, processors, spawn_core};
 use crate::io::listener::{ListenOptions, bind};
@@ -259,7 +259,8 @@ fn assemble(
         log_dir(config),
         SnapshotSettings {
             dir: data_dir(config),
-            retained_count: config.snapshot.retain_count as usize,
+            retained_count: (config.snapshot.purge != Purge::Off)
+                .then_some(config.snapshot.retain_count as usize),
         },
         pipeline_waker.clone(),
     )?;

@@ -286,7 +286,7 @@ impl<'b> Part<'b> {
         C: Iterator<Item = &'a str>,
     {
         let Loaded { path, data, meta, children } = loaded;
-        if !path.starts_with('/') || (path.ends_with('/') && path != "/") {
+        if !path::is_well_formed(path) {
             return Err(BuildError::BadPath { path: path.to_owned() });
         }
         let table = &self.builder.writer.tree.table;

@@ -22,6 +22,14 @@ fn elements_are_valid(path: &str) -> bool {
     path[1..].split('/').all(|element| !matches!(element, "" | "." | ".."))
 }
 
+/// Whether `path` falls into elements none of which is empty, whatever they hold: what must be true
+/// of each path in a tree, or [`split`] names a parent that does not have it.
+pub fn is_well_formed(path: &str) -> bool {
+    let bytes = path.as_bytes();
+    let ends_well = matches!(bytes, [b'/']) || !bytes.ends_with(b"/");
+    bytes.starts_with(b"/") && ends_well && !bytes.windows(2).any(|pair| pair == b"//")
+}
+
 /// Java walks UTF-16 units: a character beyond U+FFFF is a pair of surrogates and so refused.
 const fn is_valid_char(char: char) -> bool {
     !matches!(char,
@@ -77,6 +85,16 @@ mod tests {
             "/\u{1f600}",
         ] {
             assert!(!is_valid(invalid), "{invalid:?}");
+        }
+    }
+
+    #[test]
+    fn well_formed_paths_are_those_that_fall_apart() {
+        for path in ["/", "/a", "/a/b", "/.", "/\0"] {
+            assert!(is_well_formed(path), "{path:?}");
+        }
+        for path in ["", "a", "a/b", "//", "//a", "/a/", "/a//b", "///"] {
+            assert!(!is_well_formed(path), "{path:?}");
         }
     }
 

@@ -11,6 +11,7 @@ use crate::wire::acl::EncodedAcl;
 use crate::wire::error::DecodeError;
 use crate::wire::jute::{Reader, Write};
 use crate::wire::opcode::OpCode;
+use crate::wire::path;
 use crate::zxid::Zxid;
 
 /// The version of the digest that Apache 3.9 and this server compute (`DigestCalculator.java`).
@@ -217,7 +218,7 @@ pub fn decode(bytes: &[u8]) -> Result<Logged<'_>, DecodeError> {
     let header = TxnHeader {
         session: reader.i64()?,
         cxid: reader.i32()?,
-        zxid: Zxid::from_raw(reader.i64()?),
+        zxid: read_zxid(&mut reader)?,
         time_ms: reader.i64()?,
     };
     let op = reader.i32()?;
@@ -234,6 +235,18 @@ pub fn decode(bytes: &[u8]) -> Result<Logged<'_>, DecodeError> {
         0 => Ok(Logged { header, txn, digest }),
         count => Err(DecodeError::TrailingBytes(count)),
     }
+}
+
+/// No reader's version is after [`Zxid::MAX`]: nobody would see what such a transaction did.
+fn read_zxid(reader: &mut Reader<'_>) -> Result<Zxid, DecodeError> {
+    let zxid = Zxid::from_raw(reader.i64()?);
+    if zxid <= Zxid::MAX { Ok(zxid) } else { Err(DecodeError::OutOfRange("zxid")) }
+}
+
+/// The path of a znode that comes or goes: its parent must be found by it.
+fn read_path<'a>(reader: &mut Reader<'a>) -> Result<&'a str, DecodeError> {
+    let path = reader.string()?;
+    if path::is_well_formed(path) { Ok(path) } else { Err(DecodeError::OutOfRange("path")) }
 }
 
 /// Where a record stands: a multi holds no multi, so decoding does not recurse further.
@@ -254,7 +267,7 @@ fn decode_record<'a>(
             Txn::Create(decode_create(op, reader)?)
         }
         op @ (OpCode::Delete | OpCode::DeleteContainer) => {
-            Txn::Delete { path: reader.string()?, by_reaper: op == OpCode::DeleteContainer }
+            Txn::Delete { path: read_path(reader)?, by_reaper: op == OpCode::DeleteContainer }
         }
         OpCode::SetData | OpCode::Reconfig => {
             Txn::SetData { path: reader.string()?, data: reader.buffer()?, version: reader.i32()? }
@@ -289,7 +302,7 @@ fn is_digest(bytes: &[u8]) -> bool {
 }
 
 fn decode_create<'a>(op: OpCode, reader: &mut Reader<'a>) -> Result<CreateTxn<'a>, DecodeError> {
-    let (path, data) = (reader.string()?, reader.buffer()?);
+    let (path, data) = (read_path(reader)?, reader.buffer()?);
     let acl = EncodedAcl::decode(reader)?;
     let ephemeral = match op {
         OpCode::Create | OpCode::Create2 => Some(reader.bool()?),
@@ -381,6 +394,41 @@ mod tests {
                     continue;
                 }
                 assert!(decoded.is_err(), "{txn:?} cut at {end}");
+            }
+        }
+    }
+
+    fn decode_again(header: &TxnHeader, txn: &Txn<'_>) -> Result<(), DecodeError> {
+        let mut bytes = Vec::new();
+        encode(header, txn, None, &mut bytes);
+        decode(&bytes).map(|_| ())
+    }
+
+    /// A reader of the newest state would not see it, and the digest would count it.
+    #[test]
+    fn a_zxid_after_all_versions_is_refused() {
+        let txn = Txn::Error { code: -1 };
+        let with = |zxid| decode_again(&TxnHeader { zxid, ..HEADER }, &txn);
+        assert_eq!(with(Zxid::MAX), Ok(()));
+        for raw in [i64::MIN, -1] {
+            assert_eq!(with(Zxid::from_raw(raw)), Err(DecodeError::OutOfRange("zxid")));
+        }
+    }
+
+    /// `//a` names `/` as its parent, which would then have a child `a` that is not there.
+    #[test]
+    fn what_comes_or_goes_has_a_path_that_falls_apart() {
+        let acl = EncodedAcl::OPEN;
+        for path in ["//a", "/a/", "/a//b", "a", ""] {
+            let kind = CreateKind::Container;
+            let acl = acl.clone();
+            let create = Txn::Create(CreateTxn { path, data: None, acl, parent_cversion: 1, kind });
+            let delete = Txn::Delete { path, by_reaper: false };
+            for txn in [create, delete] {
+                for txn in [txn.clone(), Txn::Multi(vec![txn])] {
+                    let refused = Err(DecodeError::OutOfRange("path"));
+                    assert_eq!(decode_again(&HEADER, &txn), refused, "{txn:?}");
+                }
             }
         }
     }

@@ -107,6 +107,25 @@ fn a_last_zxid_stands_behind_the_digest_or_alone() {
     }
 }
 
+/// By its seals such a snapshot is whole. Imported, it would make a tree whose own snapshot could
+/// not be loaded.
+#[test]
+fn a_path_with_an_empty_element_is_refused_under_a_seal_that_is_right() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = Writer::new(CONFIG, Time::default());
+    super::create(&mut writer, "/ab", Some(b"data"), PLAIN);
+    let file = write(dir.path(), &writer, Compression::None);
+    let mut bytes = fs::read(&file.path).unwrap();
+    let at = bytes.windows(3).position(|it| it == b"/ab").unwrap();
+    bytes[at + 1] = b'/';
+    // The digest, 20 bytes, goes with its seal, 13 bytes; that of the znodes stands before it.
+    bytes.truncate(bytes.len() - 33 - 13);
+    bytes.extend(i64::from(adler2::adler32_slice(&bytes)).to_be_bytes());
+    bytes.extend(b"\0\0\0\x01/");
+    let error = java::read_stream(&bytes[..], &file, &OPTIONS).err().unwrap();
+    assert!(error.to_string().contains("\"//b\" is not a path"), "{error}");
+}
+
 /// A log of Apache's, in its directory.
 fn write_log(dir: &Path, first: Zxid, payloads: &[Vec<u8>]) -> std::path::PathBuf {
     let mut bytes = b"ZKLG\0\0\0\x02\0\0\0\0\0\0\0\0".to_vec();

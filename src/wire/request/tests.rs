@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::wire::jute::Write;
+use crate::wire::path;
 
 fn bytes(put: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -371,6 +372,128 @@ fn unknown_modes_and_types_are_refused() {
             let decoded = Request::decode(op, &body(raw)).map(|_| ());
             assert_eq!(decoded, Err(DecodeError::OutOfRange("watcher type")));
         }
+    }
+}
+
+/// Every operation that begins with a path, and a multi, with `path` in its place.
+fn with_path(path: &[u8]) -> Vec<(OpCode, Vec<u8>)> {
+    let usual = ["/a/b", "/a"].map(|path| bytes(|out| out.put_string(path)));
+    let with = |rest: &[u8]| [&bytes(|out| out.put_buffer(Some(path)))[..], rest].concat();
+    let mut bodies = Vec::new();
+    for (op, body, _) in every_request() {
+        let rest = usual.iter().find_map(|usual| body.strip_prefix(&usual[..]));
+        bodies.extend(rest.map(|rest| (op, with(rest))));
+    }
+    assert_eq!(bodies.len(), 19);
+    let multi = bytes(|out| {
+        put_entry(out, OpCode::Delete.raw());
+        out.extend(with(&[0; 4]));
+        put_end(out);
+    });
+    bodies.push((OpCode::Multi, multi));
+    bodies
+}
+
+/// The path of a decoded request of those above.
+fn path_of<'a>(request: &Request<'a>) -> &'a str {
+    match request {
+        Request::Create(create) => create.path,
+        Request::GetEphemerals { prefix } => prefix,
+        Request::Multi(ops) => match &ops[..] {
+            [Op::Delete { path, .. }] => path,
+            ops => panic!("{ops:?}"),
+        },
+        Request::Delete { path, .. }
+        | Request::Exists { path, .. }
+        | Request::GetData { path, .. }
+        | Request::SetData { path, .. }
+        | Request::GetAcl { path }
+        | Request::SetAcl { path, .. }
+        | Request::GetChildren { path, .. }
+        | Request::Sync { path }
+        | Request::GetChildren2 { path, .. }
+        | Request::CheckWatches { path, .. }
+        | Request::RemoveWatches { path, .. }
+        | Request::DeleteContainer { path }
+        | Request::GetAllChildrenNumber { path }
+        | Request::AddWatch { path, .. } => path,
+        request => panic!("{request:?}"),
+    }
+}
+
+/// A frame may be all path. Nothing in the way recurses or takes longer than the bytes are many.
+#[test]
+fn paths_as_long_and_as_deep_as_a_frame_are_decoded_and_judged() {
+    let long = format!("/{}", "n".repeat(1 << 20));
+    let deep = "/a".repeat(1 << 19);
+    let dots = "/..".repeat(1 << 18);
+    let slashes = "/".repeat(1 << 20);
+    for (path, valid) in [(&long, true), (&deep, true), (&dots, false), (&slashes, false)] {
+        for (op, body) in with_path(path.as_bytes()) {
+            let request = Request::decode(op, &body).unwrap();
+            assert!(path_of(&request) == path, "{op:?}");
+        }
+        assert_eq!(path::is_valid(path), valid);
+        assert_eq!(path::ancestors(path).last(), Some("/"));
+    }
+    assert_eq!(path::ancestors(&long).count(), 1);
+    assert_eq!(path::ancestors(&deep).count(), 1 << 19);
+}
+
+/// Java's decoder puts U+FFFD in the place of these, which no path may hold either.
+#[test]
+fn bytes_that_are_no_text_are_no_path() {
+    for path in [
+        // A lone surrogate, a pair of them as CESU-8 has it, and NUL as modified UTF-8 has it.
+        &b"/\xed\xa0\x80"[..],
+        b"/\xed\xa0\xbd\xed\xb8\x80",
+        b"/\xc0\x80",
+        // Longer than need be, cut off, begun in the middle, and beyond the last character.
+        b"/\xe0\x80\xaf",
+        b"/a\xe4\xb8",
+        b"/\x80",
+        b"/\xf4\x90\x80\x80",
+        b"/\xff\xfe",
+    ] {
+        for (op, body) in with_path(path) {
+            assert_eq!(Request::decode(op, &body), Err(DecodeError::NotUtf8), "{op:?} {path:?}");
+        }
+    }
+    assert!(!path::is_valid("/\u{fffd}"));
+}
+
+#[test]
+fn texts_that_are_no_path_are_decoded_and_refused_by_their_judge() {
+    for path in ["/a\0b", "/\0", "\0", "/a\nb", "", "a", "/a/", "/\u{1f600}", "/\u{feff}\u{fff9}"] {
+        for (op, body) in with_path(path.as_bytes()) {
+            assert_eq!(Request::decode(op, &body).map(|it| path_of(&it)), Ok(path), "{op:?}");
+        }
+        assert!(!path::is_valid(path), "{path:?}");
+    }
+}
+
+#[test]
+fn lengths_that_lie_are_errors_wherever_they_stand() {
+    use DecodeError::{NegativeLength, Truncated};
+    for (length, error) in
+        [(i32::MAX, Truncated), (5, Truncated), (-2, NegativeLength), (i32::MIN, NegativeLength)]
+    {
+        let lying = |before: &[u8]| [before, &length.to_be_bytes(), b"/a"].concat();
+        let path = bytes(|out| out.put_string("/a"));
+        let seen = [0; 8];
+        for (op, body) in [
+            (OpCode::GetData, lying(&[])),
+            (OpCode::SetData, lying(&path)),
+            (OpCode::SetAcl, lying(&path)),
+            (OpCode::Create, lying(&[&path[..], &[0xff; 4]].concat())),
+            (OpCode::SetWatches, lying(&seen)),
+            (OpCode::SetWatches2, lying(&[&seen[..], &[0; 16]].concat())),
+            (OpCode::Sasl, lying(&[])),
+        ] {
+            assert_eq!(Request::decode(op, &body), Err(error), "{op:?} {length}");
+        }
+        let connect = lying(&[0; 24]);
+        assert_eq!(ConnectRequest::decode(&connect), Err(error), "{length}");
     }
 }
 
