@@ -147,6 +147,13 @@ fn snapshots_that_are_gone_are_missed() {
     assert_eq!(server.client().get("/n9"), Some(vec![9; 9000]));
 }
 
+/// The newest of several finished snapshots; one may be under way beside them.
+fn newest_snapshot(dir: &Path) -> PathBuf {
+    let mut snapshots = files(dir, "snapshot.");
+    assert!(snapshots.len() >= 2, "{snapshots:?}");
+    snapshots.pop().unwrap()
+}
+
 #[test]
 fn a_damaged_snapshot_is_passed_over_for_the_one_before() {
     let mut server = Server::serving(&["snapCount=20"]);
@@ -161,14 +168,8 @@ fn a_damaged_snapshot_is_passed_over_for_the_one_before() {
     }
     client.done(&create("/last", b"", PERSISTENT));
     server.kill();
-    let snapshots: Vec<PathBuf> = files(&server.version_dir(), "")
-        .into_iter()
-        .filter(|path| !path.file_name().unwrap().to_str().unwrap().starts_with("ringlog"))
-        .filter(|path| path.is_dir())
-        .collect();
-    assert!(snapshots.len() >= 2, "{snapshots:?}");
-    let newest = snapshots.last().unwrap();
-    let largest = files(newest, "").into_iter().max_by_key(|it| it.metadata().unwrap().len());
+    let newest = newest_snapshot(&server.version_dir());
+    let largest = files(&newest, "").into_iter().max_by_key(|it| it.metadata().unwrap().len());
     let largest = largest.unwrap();
     flip(&largest, largest.metadata().unwrap().len() / 2);
 

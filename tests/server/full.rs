@@ -35,7 +35,10 @@ impl Volume {
         mount.args(["-o", "loop"]).arg(&image).arg(volume.path());
         let mounted = is_made && mount.status().is_ok_and(|status| status.success());
         if !mounted {
-            eprintln!("SKIPPED: no file system can be mounted here, so no volume can be full");
+            // Past the harness, which keeps what a test that passes prints.
+            let mut stderr = std::io::stderr();
+            writeln!(stderr, "SKIPPED: nothing can be mounted here, so no volume can be full")
+                .unwrap();
             return None;
         }
         Some(volume)
