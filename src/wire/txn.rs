@@ -287,7 +287,7 @@ fn decode_record<'a>(
         OpCode::CloseSession if place == Place::Top => Txn::CloseSession {
             paths: match reader.is_empty() || is_digest(reader.remaining()) {
                 true => None,
-                false => Some(reader.strings()?),
+                false => Some(read_paths(reader)?),
             },
         },
         OpCode::Multi if place == Place::Top => Txn::Multi(decode_multi(reader)?),
@@ -295,8 +295,14 @@ fn decode_record<'a>(
     })
 }
 
+/// The paths of znodes that go with their session.
+fn read_paths<'a>(reader: &mut Reader<'a>) -> Result<Vec<&'a str>, DecodeError> {
+    let count = reader.count(4)?;
+    (0..count).map(|_| read_path(reader)).collect()
+}
+
 /// Whether nothing but a digest is left. A list of as many paths as the digest's version says, 2,
-/// takes more bytes than a digest does.
+/// takes more bytes than a digest does, since no path is empty.
 fn is_digest(bytes: &[u8]) -> bool {
     bytes.len() == DIGEST_SIZE && bytes.starts_with(&DIGEST_VERSION.to_be_bytes())
 }
@@ -398,6 +404,17 @@ mod tests {
         }
     }
 
+    /// Two empty paths would be written as a digest's twelve bytes.
+    #[test]
+    fn a_list_of_empty_paths_is_not_taken_for_a_digest() {
+        let mut bytes = Vec::new();
+        encode_header(&HEADER, OpCode::CloseSession, &mut bytes);
+        // As a fuzzer found it: the list, and a digest of another version.
+        bytes.extend([0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0]);
+        bytes.extend([0, 0, 0, 12, 0x74, 0x6b, 0, 0, 0, 0xda, 0x32, 0x33]);
+        assert_eq!(decode(&bytes), Err(DecodeError::OutOfRange("path")));
+    }
+
     fn decode_again(header: &TxnHeader, txn: &Txn<'_>) -> Result<(), DecodeError> {
         let mut bytes = Vec::new();
         encode(header, txn, None, &mut bytes);
@@ -423,6 +440,8 @@ mod tests {
             let kind = CreateKind::Container;
             let acl = acl.clone();
             let create = Txn::Create(CreateTxn { path, data: None, acl, parent_cversion: 1, kind });
+            let close = Txn::CloseSession { paths: Some(vec!["/e", path]) };
+            assert_eq!(decode_again(&HEADER, &close), Err(DecodeError::OutOfRange("path")));
             let delete = Txn::Delete { path, by_reaper: false };
             for txn in [create, delete] {
                 for txn in [txn.clone(), Txn::Multi(vec![txn])] {
