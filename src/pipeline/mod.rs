@@ -230,13 +230,12 @@ pub struct Pipeline {
 impl Pipeline {
     /// A pipeline over the recovered tree and sessions, for `client_cores` cores.
     pub fn new(
-        writer: Writer,
+        mut writer: Writer,
         sessions: Sessions,
         settings: Settings,
         client_cores: usize,
         now: Time,
     ) -> Pipeline {
-        let mut writer = writer;
         writer.set_watched(true);
         let prepared = writer.last_zxid();
         Pipeline {
