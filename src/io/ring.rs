@@ -4,10 +4,10 @@
 //!
 //! ```text
 //! loop {
-//!     ring.turn(wait)?;                                     submit, wait, collect
-//!     while let Some(completion) = ring.next_completion() { match completion { … } }
-//!     …                                                     decide, then ring.send(…),
-//! ring.close(…) }
+//!     ring.turn(wait)?;                            submit, wait, collect
+//!     while let Some(completion) = ring.next_completion() { … }
+//!     …                                            decide, then ring.send(…), ring.close(…)
+//! }
 //! ```
 //!
 //! What a loop turn starts goes to the kernel together, with the next `turn`, in the same system
