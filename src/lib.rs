@@ -18,6 +18,8 @@ pub mod tree;
 
 pub mod pipeline;
 
+pub mod zab;
+
 // ── Durable ──
 pub mod log;
 

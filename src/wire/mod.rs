@@ -23,3 +23,6 @@ pub mod request;
 pub mod response;
 
 pub mod txn;
+
+pub mod election;
+pub mod quorum;
