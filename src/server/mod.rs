@@ -37,6 +37,8 @@ pub mod snapshots;
 
 pub mod background;
 
+pub mod peers;
+
 mod reporting;
 pub mod writer;
 

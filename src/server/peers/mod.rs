@@ -1,0 +1,3 @@
+//! The sockets to the other servers of the ensemble.
+
+pub mod dial;
