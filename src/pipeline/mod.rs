@@ -6,10 +6,10 @@
 //!          ├─ transaction bytes ──► take_txns ──► the log (and, in an ensemble, the followers)
 //!          └─ reply and events, held back until …
 //! handle_appended(through)      everything prepared so far travels in one group
-//! handle_persisted(through) ──► poll_published: the groups that are durable, and nothing else
+//! handle_committed(through) ──► poll_published: the groups that are committed, and nothing else
 //! ```
 //!
-//! Nothing but [`Pipeline::handle_persisted`] lets a reply out, so "durable before acknowledged"
+//! Nothing but [`Pipeline::handle_committed`] lets a reply out, so "durable before acknowledged"
 //! cannot be forgotten. After each call that goes in, the shell drains [`Pipeline::take_txns`] and
 //! [`Pipeline::poll_notice`].
 //!
@@ -214,7 +214,7 @@ pub struct Pipeline {
     reaper: Reaper,
     /// The last zxid given to a transaction.
     prepared: Zxid,
-    durable: Zxid,
+    committed: Zxid,
     room: Room,
     txns: Txns,
     outboxes: Vec<Outbox>,
@@ -244,7 +244,7 @@ impl Pipeline {
             sessions,
             settings,
             prepared,
-            durable: prepared,
+            committed: prepared,
             room: Room::Plenty,
             txns: Txns::default(),
             outboxes: vec![Outbox::default(); client_cores],
@@ -281,9 +281,9 @@ impl Pipeline {
         self.prepared
     }
 
-    /// How far everything is durable.
-    pub fn durable(&self) -> Zxid {
-        self.durable
+    /// How far everything is committed.
+    pub fn committed(&self) -> Zxid {
+        self.committed
     }
 
     /// Says how much the log still takes; holds until it is said again.
@@ -309,19 +309,19 @@ impl Pipeline {
     }
 
     fn sealed_through(&self) -> Zxid {
-        self.sealed.back().map_or(self.durable, |group| group.through)
+        self.sealed.back().map_or(self.committed, |group| group.through)
     }
 
     /// The disk has everything up to `through`: what waited for it can be published.
-    pub fn handle_persisted(&mut self, through: Zxid) {
-        assert!(through <= self.prepared, "the disk holds nothing that was not prepared");
-        self.durable = self.durable.max(through);
-        self.sessions.handle_committed(self.durable);
+    pub fn handle_committed(&mut self, through: Zxid) {
+        assert!(through <= self.prepared, "nothing is committed that was not prepared");
+        self.committed = self.committed.max(through);
+        self.sessions.handle_committed(self.committed);
     }
 
     /// The oldest group that is durable and has not been published.
     pub fn poll_published(&mut self) -> Option<Published> {
-        self.sealed.pop_front_if(|group| group.through <= self.durable)
+        self.sealed.pop_front_if(|group| group.through <= self.committed)
     }
 
     /// The oldest message that waits for no disk.
@@ -332,7 +332,7 @@ impl Pipeline {
     /// Gives up records that no reader at or after `oldest_reader` and no snapshot at one of
     /// `snapshots` needs. Its work is bounded: whether there is more.
     pub fn reclaim(&mut self, oldest_reader: Zxid, snapshots: &[Zxid]) -> bool {
-        self.writer.reclaim(oldest_reader.min(self.durable), snapshots)
+        self.writer.reclaim(oldest_reader.min(self.committed), snapshots)
     }
 
     /// When [`Pipeline::handle_timeout`] is due next.

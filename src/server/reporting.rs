@@ -24,7 +24,7 @@ impl PipelineCore {
             serving: true,
             clients: asked.reports,
             mode: Mode::Standalone,
-            last_zxid: self.pipeline.durable(),
+            last_zxid: self.pipeline.committed(),
             node_count: usize::try_from(totals.node_count).unwrap_or(usize::MAX),
             approximate_data_size: totals.data_size,
             ephemerals_count: usize::try_from(totals.ephemeral_count).unwrap_or(usize::MAX),

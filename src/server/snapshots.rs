@@ -70,7 +70,7 @@ impl Snapshots {
                 sessions: pipeline.sessions().iter().collect(),
             });
         }
-        self.waiting.take_if(|job| job.zxid <= pipeline.durable())
+        self.waiting.take_if(|job| job.zxid <= pipeline.committed())
     }
 
     /// A snapshot is done. The zxid of the oldest one that is kept, where it succeeded.

@@ -133,7 +133,7 @@ impl PipelineCore {
         about: About,
     ) -> PipelineCore {
         let About { config, address, startup, started } = about;
-        let published = pipeline.durable();
+        let published = pipeline.committed();
         PipelineCore {
             pipeline,
             disk,
@@ -172,7 +172,7 @@ impl PipelineCore {
     pub fn handle(&mut self, completion: Completion<'_>) -> Result<(), LogError> {
         if let Some(durable) = self.disk.handle(completion, self.now)? {
             // A mark of a log that was recovered with nothing new behind it says no more than that.
-            self.pipeline.handle_persisted(durable.min(self.pipeline.prepared()));
+            self.pipeline.handle_committed(durable.min(self.pipeline.prepared()));
             self.stages.record(Stage::Durable, self.disk.durable_nanos, 1);
         }
         Ok(())

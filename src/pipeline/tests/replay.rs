@@ -146,12 +146,12 @@ fn run(steps: &[Step]) {
             Step::Room(room) => bench.pipeline.set_room(*room),
             Step::Reclaim => {
                 bench.settle();
-                bench.pipeline.reclaim(bench.pipeline.durable(), &[]);
+                bench.pipeline.reclaim(bench.pipeline.committed(), &[]);
             }
         }
     }
     bench.settle();
-    let durable = bench.pipeline.durable();
+    let durable = bench.pipeline.committed();
     while bench.pipeline.reclaim(durable, &[]) {}
     while bench.replica.reclaim(durable, &[]) {}
     check_same(&bench);
