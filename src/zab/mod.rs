@@ -12,4 +12,8 @@
 //! SNAP). What was appended and not committed when a leadership ends stays in both, unpublished,
 //! until the next leader confirms it or takes it away.
 
+pub mod ensemble;
+
+pub mod election;
+
 pub mod output;
