@@ -39,6 +39,9 @@ pub mod background;
 
 pub mod peers;
 
+pub mod keeper;
+pub mod member;
+
 mod reporting;
 pub mod writer;
 
@@ -51,6 +54,8 @@ pub mod epochs;
 pub mod standing;
 
 pub mod recover;
+
+pub mod ensemble;
 
 mod start;
 
