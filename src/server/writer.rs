@@ -27,6 +27,7 @@ use crate::server::report::StartupReport;
 use crate::server::snapshots::Snapshots;
 use crate::server::stages::{Stage, Stages};
 use crate::time::{Time, WallMs};
+use crate::tree::Tree;
 use crate::zxid::Zxid;
 
 /// How long the next write waits, and from how many answers on: see `is_gathering`.
@@ -323,6 +324,9 @@ impl PipelineCore {
                 Item::Connect(connect) => {
                     self.replica.handle_connect(connect, self.now, self.wall);
                 }
+                Item::Closed { connection } => {
+                    self.replica.handle_closed(Client { core, connection: connection.0 });
+                }
                 Item::Touch { session } => self.replica.handle_touch(self.now, session),
                 Item::Ask { connection, question } => {
                     let number = self.questions.ask(core, connection, question, self.clients.len());
@@ -379,8 +383,11 @@ impl PipelineCore {
             }
         }
         while let Some(notice) = self.replica.poll_notice() {
-            let (Notice::Connected { client, .. } | Notice::Close { client }) = &notice;
-            self.clients[usize::from(client.core)].send(ToClients::Notice(notice));
+            let core = usize::from(notice.core());
+            match notice {
+                Notice::Replaced { tree, version, .. } => self.replace_tree(core, tree, version),
+                notice => self.clients[core].send(ToClients::Notice(notice)),
+            }
         }
         let oldest = self
             .clients
@@ -400,6 +407,17 @@ impl PipelineCore {
             }
             self.has_garbage = self.replica.reclaim(oldest, self.snapshots.held());
         }
+    }
+
+    /// Tells a client core of another tree. The version that the core has published is one of the
+    /// old tree's: from here on another number counts, which holds back what the new tree may
+    /// give up until the core serves it.
+    fn replace_tree(&mut self, core: usize, tree: Arc<Tree>, version: Zxid) {
+        let shared = Arc::new(AtomicI64::new(version.raw()));
+        self.clients[core].version = Arc::clone(&shared);
+        self.clients[core].send(ToClients::Replaced { tree, version, shared });
+        self.published = version;
+        self.reclaimed = Zxid::ZERO;
     }
 
     fn take_snapshot(&mut self) {
