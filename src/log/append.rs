@@ -158,6 +158,18 @@ impl Log {
         self.appender.appended()
     }
 
+    /// How far the history is known to be committed, for certain.
+    pub fn committed(&self) -> Zxid {
+        self.appender.committed()
+    }
+
+    /// Takes in that the history is committed up to `zxid`. Batches that are written later say so,
+    /// and so does the mark of a log that falls idle: after a restart it is known again, though
+    /// perhaps not the last of it.
+    pub fn set_committed(&mut self, zxid: Zxid) {
+        self.appender.set_committed(zxid);
+    }
+
     /// True when nothing is staged and nothing in flight.
     pub fn is_idle(&self) -> bool {
         self.appender.is_idle()

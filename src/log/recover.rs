@@ -133,6 +133,11 @@ impl Recovered {
         self.history.durable_mark
     }
 
+    /// How far the log knows itself to be committed: not beyond its end, and zero for unknown.
+    pub fn committed(&self) -> Zxid {
+        self.history.committed
+    }
+
     /// True when the log holds no batch at all.
     pub fn is_empty(&self) -> bool {
         self.history.chain.is_none()
@@ -195,6 +200,7 @@ impl Recovered {
                 identity: history.identity.unwrap_or(options.identity),
                 last: history.last,
                 chain: history.chain,
+                committed: history.committed,
             },
             writer,
             segment_bytes: segment_bytes.next_multiple_of(BLOCK as u64),

@@ -20,12 +20,15 @@ use crate::log::{LogError, WriterKind};
 use crate::pipeline::auth::{AuthConfig, DigestAlgorithm};
 use crate::pipeline::session::Sessions;
 use crate::pipeline::{Pipeline, Settings};
+use crate::replica::Replica;
 use crate::server::admission::Admission;
 use crate::server::background::{self, SnapshotSettings};
 use crate::server::client::{ClientConfig, ClientCore, Limits, Links};
 use crate::server::core::{CoreFault, Roles};
 use crate::server::disk::Disk;
+use crate::server::ensemble;
 use crate::server::mesh::link;
+use crate::server::peers::listen::ListenError;
 use crate::server::placement::{Plan, Role, plan};
 use crate::server::questions::Questions;
 use crate::server::recover::{Places, RecoverError, Recovered, into_log, recover, revive};
@@ -35,6 +38,7 @@ use crate::server::writer::{About, ClientEnd, PipelineCore};
 use crate::time::Time;
 use crate::tree::Tree;
 use crate::tree::writer::TreeConfig;
+use crate::zab::Zab;
 use crate::zxid::Zxid;
 
 /// A standalone server's id within session ids, as Apache has it.
@@ -43,10 +47,8 @@ const STANDALONE_SERVER_ID: u8 = 1;
 /// Why the server did not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    #[error(
-        "the configuration has {0} servers: this version serves alone. Leave out the server.N lines"
-    )]
-    Ensemble(usize),
+    #[error("the ports for the other servers: {0}")]
+    Peers(#[from] ListenError),
     #[error(transparent)]
     Recover(#[from] RecoverError),
     #[error("the log's volume cannot be probed: {0}")]
@@ -83,10 +85,15 @@ struct Started {
 pub fn run(config: Config) -> Result<(), ServerError> {
     let begun = clock::now();
     let config = Arc::new(config);
-    if config.ensemble.distributed {
-        return Err(ServerError::Ensemble(config.ensemble.servers.len()));
+    let version = env!("CARGO_PKG_VERSION");
+    match config.ensemble.distributed {
+        true => tracing::info!(
+            "ringkeeper {version} is server {} of {}",
+            ensemble::my_id(&config),
+            config.ensemble.servers.len()
+        ),
+        false => tracing::info!("ringkeeper {version} serves alone"),
     }
-    tracing::info!("ringkeeper {} serves alone", env!("CARGO_PKG_VERSION"));
     config.notes.iter().for_each(|note| tracing::info!("{note}"));
     tracing::info!("data in {}, log in {}", config.data_dir.display(), log_dir(&config).display());
 
@@ -107,10 +114,9 @@ pub fn run(config: Config) -> Result<(), ServerError> {
     let started = start_executors(&plan, &ended)?;
     let serve = Serve { config: &config, plan: &plan, started: &started, address, begun };
     let background = assemble(serve, recovered, writer, listeners, &stop)?;
-    tracing::info!(
-        "serving on {address}, {} ms after the start",
-        (clock::now() - begun).as_millis()
-    );
+    let word = if config.ensemble.distributed { "listening" } else { "serving" };
+    let took_ms = (clock::now() - begun).as_millis();
+    tracing::info!("{word} on {address}, {took_ms} ms after the start");
     wait_and_join(started, background, &stop, &ended)
 }
 
@@ -137,13 +143,25 @@ fn random() -> Result<u64, ServerError> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
+fn tree_config(config: &Config) -> Result<TreeConfig, ServerError> {
+    Ok(TreeConfig { seed: random()?, extended_types: config.features.extended_types })
+}
+
+/// The high byte of the sessions' ids: Apache takes the low one of a longer server id.
+fn server_id(config: &Config) -> u8 {
+    match config.ensemble.my_id.filter(|_| config.ensemble.distributed) {
+        Some(id) => id.to_le_bytes()[0],
+        None => STANDALONE_SERVER_ID,
+    }
+}
+
 fn recover_from(config: &Config) -> Result<Recovered, ServerError> {
     let places = Places {
         data: &data_dir(config),
         log: &log_dir(config),
         trust_empty: config.snapshot.trust_empty,
         check_digest: config.snapshot.digest,
-        tree: TreeConfig { seed: random()?, extended_types: config.features.extended_types },
+        tree: tree_config(config)?,
     };
     let options = Options {
         identity: random()?,
@@ -268,7 +286,7 @@ fn assemble(
 
     let mut sessions = Sessions::new(
         u32::try_from(config.tick_time_ms).unwrap_or(u32::MAX),
-        STANDALONE_SERVER_ID,
+        server_id(config),
         clock::wall().0.cast_unsigned(),
     );
     revive(&mut sessions, &recovered.sessions, now);
@@ -281,9 +299,19 @@ fn assemble(
         random()?,
     );
     let settings = settings(config);
+    let tree_config = tree_config(config)?;
     let pipeline = Pipeline::new(recovered.writer, sessions, settings, plan.client_count, now);
+    let (replica, member) = match recovered.member {
+        None => (Replica::alone(pipeline), None),
+        Some(state) => {
+            let zab = Zab::new(ensemble::ensemble(config), state, random()?, now);
+            let member = ensemble::open(config, &data_dir(config), tree_config, pipeline_waker)?;
+            (Replica::member(pipeline, zab), Some(member))
+        }
+    };
     let pipeline_core = PipelineCore::new(
-        pipeline,
+        replica,
+        member,
         Disk::new(log, warn_after),
         ends,
         background,

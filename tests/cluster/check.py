@@ -12,15 +12,18 @@ import re
 
 import client
 
-DONE, REFUSED, UNKNOWN = "done", "refused", "unknown"
+# Done and told; refused with an error; never sent, so certainly not done; lost, so done once or not at all.
+DONE, REFUSED, UNSENT, UNKNOWN = "done", "refused", "unsent", "unknown"
 
 # Lines of a Java server's log that no story causes on purpose.
 DIGEST_LINES = re.compile(r"[Dd]igest (?:mis|isn't)|digests? (?:do not|don't) match|The digest .* mismatch")
 FAULT_LINES = re.compile(
     r"NullPointerException|AssertionError|IllegalStateException|ClassCastException|BufferUnderflow"
-    r"|Unreasonable length|Invalid packet|Severe unrecoverable|Unexpected exception causing exit"
-    r"|OutOfMemoryError|IndexOutOfBounds"
+    r"|Unreasonable length|Invalid packet|Unexpected exception causing exit|OutOfMemoryError|IndexOutOfBounds"
 )
+# Apache's own: 3.8 fails on a COMMIT between NEWLEADER and UPTODATE (ZOOKEEPER-4394) and begins anew; a learner's
+# request thread finds the socket closed beneath it.
+APACHE_LINES = re.compile(r'"pif" is null|"this.learner.sock" is null')
 PANIC_LINES = re.compile(r"panicked at|RUST_BACKTRACE|assertion failed")
 
 
@@ -101,7 +104,7 @@ def one_value_per_version(ops):
 
 
 def refused_unseen(ops):
-    refused = {op.value: op for op in ops if op.is_set and op.outcome == REFUSED}
+    refused = {op.value: op for op in ops if op.is_set and op.outcome in (REFUSED, UNSENT)}
     return [f"a refused write was seen: {refused[op.value]} by {op}" for op in seen(ops) if op.value in refused]
 
 
@@ -193,7 +196,7 @@ def nodes_kept(ledger, present):
             wrong.append(f"an acknowledged create is lost: {path}")
         if deleted == DONE and path in present:
             wrong.append(f"an acknowledged delete is undone: {path}")
-        if created == REFUSED and path in present:
+        if created in (REFUSED, UNSENT) and path in present:
             wrong.append(f"a refused create is there: {path}")
     return wrong
 
@@ -319,16 +322,23 @@ async def same_digests(ensemble):
     wrong, compared, known = [], 0, {}
     for node in ensemble.running:
         for zxid, digest in (await node.digests()).items():
+            if zxid <= node.fuzzy_until:
+                continue
             other = known.setdefault(zxid, (node, digest))
             compared += other[0] is not node
             if other[1] != digest:
                 wrong.append(f"digests at {zxid:#x}: {other[0]} {other[1]}, {node} {digest}")
-        count = (await node.metrics()).get("zk_digest_mismatches_count", "0")
-        if float(count):
-            wrong.append(f"{node} counts {count} digest mismatches")
+        count = await mismatches(node)
+        if count > node.mismatches_known:
+            wrong.append(f"{node} counts {count} digest mismatches, {node.mismatches_known} were known")
     if not compared and len(ensemble.running) > 1:
         wrong.append("no two servers remember the digest of one zxid")
     return wrong, compared
+
+
+async def mismatches(node):
+    """Digest mismatches that the server has counted since its start."""
+    return float((await node.metrics()).get("zk_digest_mismatches_count", 0))
 
 
 def logs_clean(ensemble):
@@ -336,6 +346,8 @@ def logs_clean(ensemble):
     wrong = []
     for node in ensemble.nodes:
         for line in node.log_text().splitlines():
+            if APACHE_LINES.search(line) or (node.mismatches_known and DIGEST_LINES.search(line)):
+                continue
             if DIGEST_LINES.search(line) or FAULT_LINES.search(line) or PANIC_LINES.search(line):
                 wrong.append(f"the log of {node}: {line.strip()[:300]}")
     return wrong

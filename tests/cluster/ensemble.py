@@ -95,6 +95,9 @@ class Node:
             (2181, 2888, 3888) if ensemble.network else (free_port() for _ in range(3))
         )
         self.process, self.is_frozen = None, False
+        # A Java server's digests are not those of the tree until it is past a fuzzy snapshot's zxid; what it
+        # counted as mismatches until then is not held against anybody.
+        self.mismatches_known, self.fuzzy_until = 0, 0
         # Settings and JVM flags of this server alone, on top of the ensemble's.
         self.settings, self.flags = [], []
 
@@ -158,7 +161,7 @@ class Node:
             self.process = subprocess.Popen(
                 [*argv, str(self.config)], stdout=log, stderr=log, env=environment
             )
-        self.is_frozen = False
+        self.is_frozen, self.mismatches_known, self.fuzzy_until = False, 0, 0
 
     def signal(self, number):
         assert self.is_running, f"{self} does not run"

@@ -6,23 +6,11 @@ import time
 
 import check
 import client
-from check import DONE, REFUSED, UNKNOWN, Op
+from check import DONE, REFUSED, UNKNOWN, UNSENT, Op
 
 REGISTERS = 8
 
 
-async def attempt(op, awaitable):
-    """Runs it for `op`; gives its result, or None with the outcome noted."""
-    try:
-        return await awaitable
-    except client.Refused:
-        op.outcome, op.end = REFUSED, time.monotonic()
-    except client.NotSent:
-        op.outcome, op.end = REFUSED, time.monotonic()
-        await asyncio.sleep(0.02)
-    except client.Lost:
-        op.outcome = UNKNOWN
-    return None
 
 
 class Load:
@@ -36,7 +24,7 @@ class Load:
         self.addresses, self.random = list(addresses), random.Random(seed)
         self.workers, self.pause, self.timeout_ms = workers, pause, timeout_ms
         self.root, self.pinned = root, pinned
-        self.history, self.sessions, self.tasks = [], [], []
+        self.history, self.sessions, self.tasks, self.faults = [], [], [], []
         self.nodes, self.groups, self.sequence = {}, [], []
         self.ephemerals = {}  # path → session
         self.acks = []  # (time, session's index) of every acknowledged write
@@ -76,6 +64,22 @@ class Load:
         await session.sync("/")  # The server may be behind the nodes that it is asked about first.
         chooser = random.Random(self.random.random())
         self.tasks.append(asyncio.create_task(worker(session, chooser)))
+
+    async def attempt(self, op, awaitable, expected=()):
+        """Runs it for `op`; gives its result, or None with the outcome noted. Other errors than the expected
+        ones are faults: every worker knows what is there, of its own nodes and of the registers."""
+        try:
+            return await awaitable
+        except client.Refused as refused:
+            op.outcome, op.end = REFUSED, time.monotonic()
+            if refused.code not in (*expected, client.SESSION_MOVED):
+                self.faults.append(f"error {refused.code} for {op}")
+        except client.NotSent:
+            op.outcome, op.end = UNSENT, time.monotonic()
+            await asyncio.sleep(0.02)
+        except client.Lost:
+            op.outcome = UNKNOWN
+        return None
 
     def value(self):
         self.number += 1
@@ -122,7 +126,7 @@ class Load:
     async def set_register(self, session, key, expected, known):
         op = Op(session.name, "set", key, time.monotonic(), self.value(), expected)
         self.history.append(op)
-        stat = await attempt(op, session.set(key, op.value, expected))
+        stat = await self.attempt(op, session.set(key, op.value, expected), [client.BAD_VERSION])
         if stat:
             op.done(time.monotonic(), stat.version, stat.mzxid)
             known[key] = stat.version
@@ -132,9 +136,9 @@ class Load:
         op = Op(session.name, kind, key, time.monotonic())
         link = session.link
         self.history.append(op)
-        if kind == "sync_read" and await attempt(op, session.sync(key)) is None:
+        if kind == "sync_read" and await self.attempt(op, session.sync(key)) is None:
             return
-        found = await attempt(op, session.get(key))
+        found = await self.attempt(op, session.get(key))
         if session.link is not link:
             # The sync was another connection's: it says nothing of the server that was read.
             op.kind = "read"
@@ -169,7 +173,7 @@ class Load:
     async def make(self, session, path, flags=client.PLAIN):
         self.nodes[path] = (UNKNOWN, None)
         op = Op(session.name, "create", path, time.monotonic())
-        if await attempt(op, session.create(path, path.encode(), flags)):
+        if await self.attempt(op, session.create(path, path.encode(), flags)):
             op.outcome = DONE
             self.acked(session)
         self.nodes[path] = (op.outcome, None)
@@ -177,10 +181,10 @@ class Load:
     async def remove(self, session, path):
         self.nodes[path] = (DONE, UNKNOWN)
         op = Op(session.name, "delete", path, time.monotonic())
-        if await attempt(op, session.delete(path)) is not None:
+        if await self.attempt(op, session.delete(path)) is not None:
             op.outcome = DONE
             self.acked(session)
-        self.nodes[path] = (DONE, None if op.outcome == REFUSED else op.outcome)
+        self.nodes[path] = (DONE, None if op.outcome in (REFUSED, UNSENT) else op.outcome)
 
     async def make_group(self, session):
         self.number += 1
@@ -190,7 +194,7 @@ class Load:
         for path in paths:
             self.nodes[path] = (UNKNOWN, None)
         bodies = [(client.CREATE, client.create_body(path, b"of a multi")) for path in paths]
-        if await attempt(op, session.multi(bodies)) is not None:
+        if await self.attempt(op, session.multi(bodies)) is not None:
             op.outcome = DONE
             self.acked(session)
         for path in paths:
@@ -198,7 +202,7 @@ class Load:
 
     async def make_sequential(self, session):
         op = Op(session.name, "sequence", "", time.monotonic())
-        made = await attempt(op, session.create(f"{self.root}/q/s-", b"", client.SEQUENTIAL))
+        made = await self.attempt(op, session.create(f"{self.root}/q/s-", b"", client.SEQUENTIAL))
         if made:
             self.acked(session)
             self.nodes[made[0]] = (DONE, None)
@@ -251,7 +255,7 @@ class Load:
     async def verify(self, ensemble, may_expire=False):
         """All checks of what was told against every running server; the violations."""
         wrong = [] if may_expire else check.sessions_kept(self.sessions)
-        wrong += check.sequence_grows(self.sequence)
+        wrong += self.faults + check.sequence_grows(self.sequence)
         final = []
         for node in ensemble.running:
             session = client.Session([node.address], timeout_ms=30_000, name=f"final{node.number}")

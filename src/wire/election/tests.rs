@@ -200,3 +200,82 @@ fn what_old_receivers_would_misread_is_not_sent() {
     };
     assert_eq!(frame(&notification).len(), 44);
 }
+
+/// What servers of Apache 3.9.5 said to each other, recorded between their ports.
+mod golden {
+    use super::*;
+
+    /// The bytes of lower-case hexadecimal digits.
+    fn hex(text: &str) -> Vec<u8> {
+        let digit = |index: usize| u8::from_str_radix(&text[index..index + 2], 16).unwrap();
+        (0..text.len()).step_by(2).map(digit).collect()
+    }
+
+    const CONFIG: &str = "server.1=127.0.0.1:24401:24501:participant\n\
+                          server.2=127.0.0.1:24202:24302:participant\n\
+                          server.3=127.0.0.1:24403:24503:participant\n\
+                          server.4=127.0.0.1:24404:24504:observer\n\
+                          version=0";
+
+    /// The digits of a frame up to its configuration.
+    fn check(head: &str, doing: Doing, vote: Option<Vote>, round: i64) {
+        let golden = [&hex(head)[..], CONFIG.as_bytes()].concat();
+        let config = CONFIG.as_bytes().to_vec();
+        let expected = Notification { doing, vote, round, version: VERSION, config };
+        assert_eq!(frame(&expected), golden);
+        let (contents, length) = decode_frame(&golden).unwrap().unwrap();
+        assert_eq!(length, golden.len());
+        assert_eq!(Notification::decode(contents), Ok(expected));
+    }
+
+    #[test]
+    fn servers_greet() {
+        let golden = hex("ffffffffffff000000000000000000020000000f3132372e302e302e313a3234333032");
+        let addresses = vec![("127.0.0.1".to_owned(), 24302)];
+        let greeting = Greeting { server: Some(ServerId(2)), addresses };
+        let mut written = Vec::new();
+        greeting.encode(&mut written);
+        assert_eq!(written, golden);
+        assert_eq!(Greeting::decode(&golden), Ok(Some((greeting, golden.len()))));
+    }
+
+    #[test]
+    fn servers_vote() {
+        let vote = |leader, peer_epoch| {
+            Some(Vote { leader: ServerId(leader), zxid: Zxid::ZERO, peer_epoch })
+        };
+        check(
+            "000000de00000000000000000000000200000000000000000000000000000001\
+             000000000000000000000002000000b2",
+            Doing::Looking,
+            vote(2, 0),
+            1,
+        );
+        // After the election the epoch of the vote is that which it began.
+        check(
+            "000000de00000001000000000000000300000000000000000000000000000001\
+             000000000000000100000002000000b2",
+            Doing::Following,
+            vote(3, 1),
+            1,
+        );
+        check(
+            "000000de00000002000000000000000300000000000000000000000000000001\
+             000000000000000100000002000000b2",
+            Doing::Leading,
+            vote(3, 1),
+            1,
+        );
+    }
+
+    #[test]
+    fn observers_ask() {
+        check(
+            "000000de00000000800000000000000080000000000000000000000000000001\
+             800000000000000000000002000000b2",
+            Doing::Looking,
+            None,
+            1,
+        );
+    }
+}

@@ -491,4 +491,6 @@ fn put_extensions(out: &mut Vec<u8>, extensions: Extensions) {
 }
 
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod tests;
