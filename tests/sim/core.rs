@@ -40,8 +40,6 @@ pub enum Out {
 pub enum FromPipeline {
     Published { through: Zxid, outbox: Outbox, events: Arc<[Event]> },
     Notice(Notice),
-    /// The tree is another one, which was published up to `through`.
-    Replaced { tree: Arc<Tree>, through: Zxid },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -240,11 +238,11 @@ impl Core {
                 }
             }
             Some(FromPipeline::Notice(Notice::Close { client })) => self.close(client.connection),
-            Some(FromPipeline::Replaced { tree, through }) => {
+            Some(FromPipeline::Notice(Notice::Replaced { tree, version, .. })) => {
                 let all: Vec<u64> = self.connections.keys().copied().collect();
                 all.into_iter().for_each(|number| self.close(number));
                 self.tree = tree;
-                self.version = through;
+                self.version = version;
             }
         }
         true
