@@ -12,6 +12,7 @@ use crate::server::member::Member;
 use crate::server::peers::election::{ElectionPort, ElectionSettings};
 use crate::server::peers::listen::{self, ListenError};
 use crate::server::peers::quorum::{QuorumPort, QuorumSettings};
+use crate::time::Time;
 use crate::tree::writer::TreeConfig;
 use crate::wire::quorum::ServerId;
 use crate::zab::ensemble::{Ensemble, Member as EnsembleMember};
@@ -23,6 +24,10 @@ const COMMIT_LOG_BYTES_MAX: usize = 32 << 20;
 /// ensemble has, since a learner that comes back may be there twice.
 const LINKS_MAX: usize = 256;
 const LINKS_PER_ADDRESS_MAX: usize = 64;
+
+/// Where the election port's tokens begin: a client's connection has the number of its slot in a
+/// token's low half, which is never that high, and the quorum port's have another two bits there.
+const ELECTION_TOKENS: u64 = 0xC000_0000;
 
 /// What a packet has besides the transaction or request in it, in bytes: header, identities.
 const PACKET_OVERHEAD: usize = 64 << 10;
@@ -84,6 +89,7 @@ pub fn open(
     data_dir: &Path,
     tree: TreeConfig,
     waker: &Waker,
+    now: Time,
 ) -> Result<Member, ListenError> {
     let own = config.ensemble.own().expect("a member's configuration has its own line");
     let on_all = config.ensemble.listen_on_all_addresses;
@@ -108,17 +114,22 @@ pub fn open(
         },
         waker.clone(),
     )?;
-    let election = ElectionPort::open(
-        ElectionSettings {
-            me: my_id(config),
-            own: addresses(own, |it| it.election_port),
-            listen: listen_on(|it| it.election_port)?,
-            peers: others(config, |it| it.election_port),
-            connect_timeout: Duration::from_millis(config.ensemble.connect_timeout_ms),
-            keep_alive: config.ensemble.tcp_keep_alive,
-        },
+    let settings = ElectionSettings {
+        me: my_id(config),
+        addresses: addresses(own, |it| it.election_port),
+        connect_timeout: Duration::from_millis(config.ensemble.connect_timeout_ms),
+        keep_alive: config.ensemble.tcp_keep_alive,
+    };
+    let listen = listen_on(|it| it.election_port)?.into_iter();
+    let listeners = listen.map(|address| listen::open(address, None)).collect::<Result<_, _>>()?;
+    let election = ElectionPort::new(
+        settings,
+        &others(config, |it| it.election_port),
+        listeners,
+        ELECTION_TOKENS,
         waker.clone(),
-    )?;
-    let keeper = Keeper::start(data_dir.to_owned(), waker.clone());
+        now,
+    );
+    let keeper = Keeper::start(data_dir, waker.clone()).map_err(ListenError::Threads)?;
     Ok(Member::new(election, quorum, keeper, data_dir.to_owned(), tree))
 }

@@ -305,7 +305,7 @@ fn assemble(
         None => (Replica::alone(pipeline), None),
         Some(state) => {
             let zab = Zab::new(ensemble::ensemble(config), state, random()?, now);
-            let member = ensemble::open(config, &data_dir(config), tree_config, pipeline_waker)?;
+            let member = ensemble::open(config, &data_dir(config), tree_config, pipeline_waker, now)?;
             (Replica::member(pipeline, zab), Some(member))
         }
     };
