@@ -43,6 +43,13 @@ mod reporting;
 pub mod writer;
 
 pub mod core;
+
+#[expect(clippy::disallowed_types, reason = "small files are made durable")]
+pub mod small_file;
+
+pub mod epochs;
+pub mod standing;
+
 pub mod recover;
 
 mod start;
