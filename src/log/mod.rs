@@ -72,6 +72,7 @@ pub mod buffer;
 pub mod group;
 #[expect(unsafe_code, reason = "memory mapping; see the module")]
 pub mod map;
+pub mod piece;
 #[expect(clippy::disallowed_types, reason = "measures the volume with files of its own")]
 pub mod probe;
 pub mod read;

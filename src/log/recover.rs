@@ -116,7 +116,7 @@ pub(super) fn open_by(
         previous: scan.previous,
         end: scan.end,
     });
-    let reader = Reader::new(segments.collect(), history.turns.clone());
+    let reader = Reader::new(segments.collect(), history.turns.clone(), history.last);
     Ok(Recovered { dir: dir.to_owned(), options, lock, history, reader, figures })
 }
 

@@ -4,6 +4,8 @@
 //! dial       connecting, off the core
 //! quorum     the quorum port: learners' connections, and ours to the leader
 //! ```
+//! On a ring, connections of the quorum port have tokens whose low half begins with the bits 10:
+//! those of clients begin with 0 there, and the clients' listener has all ones.
 
 pub mod dial;
 

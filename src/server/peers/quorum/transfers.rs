@@ -15,7 +15,7 @@ use crate::wire::quorum::codec::{CHUNK_BYTES_MAX, encode_chunk};
 use crate::zab::output::LinkId;
 use crate::zxid::Zxid;
 
-use super::{Outcome, PeerEvent, QUEUED_LOW_BYTES, QuorumPort, Txns};
+use super::{LogUnread, Outcome, PeerEvent, QUEUED_LOW_BYTES, QuorumPort, Txns};
 
 const _: () = assert!(PIECE_BYTES <= CHUNK_BYTES_MAX);
 
@@ -83,7 +83,7 @@ impl<R: Send + 'static> QuorumPort<R> {
     /// Performs `Action::ReceiveSnapshot`: the bytes that come on the link go to `parse`, which
     /// runs on a thread and must consume what belongs to the snapshot and no more (it reads by
     /// [`std::io::BufRead`], and what it leaves is taken for packets). `SnapshotReceived` or
-    /// `SnapshotFailed` follows, unless the link is lost before.
+    /// `SnapshotFailed` follows, always one of them, also when the link is lost or closed.
     pub fn receive_snapshot<E: Display>(
         &mut self,
         link: LinkId,
@@ -91,7 +91,7 @@ impl<R: Send + 'static> QuorumPort<R> {
         parse: impl FnOnce(&mut SnapshotReader) -> Result<R, E> + Send + 'static,
     ) {
         let Some(it) = self.links.get_mut(&link).filter(|it| !it.is_leaving()) else {
-            return;
+            return self.snapshot_failed(link, LINK_GONE.to_owned());
         };
         assert!(matches!(it.phase, Phase::Named), "a snapshot is received behind a SNAP");
         let (feed, mut reader) = feed(self.waker.clone());
@@ -138,6 +138,11 @@ impl<R: Send + 'static> QuorumPort<R> {
     pub(super) fn take_outcome(&mut self, outcome: Outcome<R>) {
         match outcome {
             Outcome::LogRead { link, result } => {
+                if let Err(LogUnread::Log(error)) = &result
+                    && !matches!(error, LogError::Gap { .. })
+                {
+                    tracing::error!("the log cannot be read for a learner: {error}");
+                }
                 if self.links.get(&link).is_some_and(|it| !it.is_leaving()) {
                     self.events.push_back(PeerEvent::LogRead { link, result });
                 }
@@ -165,33 +170,30 @@ impl<R: Send + 'static> QuorumPort<R> {
     }
 
     fn take_received(&mut self, link: LinkId, result: Result<R, String>, reader: SnapshotReader) {
-        let Some(it) = self.links.get_mut(&link).filter(|it| !it.is_leaving()) else {
-            tracing::info!("the link of a snapshot is gone: {}", outcome_text(&result));
-            // A large tree takes its time to free: not on this core.
-            self.workers.receive(Box::new(move || drop(result)));
-            return;
-        };
-        assert!(matches!(it.phase, Phase::Receiving(_) | Phase::Installing));
+        let is_failed = result.is_err();
         match result {
             Ok(received) => {
-                // What a bare stream is followed by has gone the same way as the stream.
-                let rest = reader.into_rest();
-                assert!(rest.is_empty() || it.input.is_empty(), "all bytes went one way");
-                if !rest.is_empty() {
-                    it.input = rest;
-                }
                 self.stats.snapshots_received += 1;
                 self.events.push_back(PeerEvent::SnapshotReceived { link, received });
             }
             Err(reason) => {
-                it.input = Vec::new();
                 self.warn(link, &format!("the snapshot on it is of no use: {reason}"));
                 self.snapshot_failed(link, reason);
             }
         }
-        if let Some(it) = self.links.get_mut(&link) {
-            it.phase = Phase::Installing;
-            it.partial_since = None;
+        let Some(it) = self.links.get_mut(&link).filter(|it| !it.is_leaving()) else {
+            return;
+        };
+        assert!(matches!(it.phase, Phase::Receiving(_) | Phase::Installing));
+        it.phase = Phase::Installing;
+        it.partial_since = None;
+        // What a bare stream is followed by has gone the same way as the stream.
+        let rest = reader.into_rest();
+        assert!(rest.is_empty() || it.input.is_empty(), "all bytes went one way");
+        if is_failed {
+            it.input = Vec::new();
+        } else if !rest.is_empty() {
+            it.input = rest;
         }
         self.regulate(link);
     }
@@ -264,25 +266,37 @@ fn at_end(reader: &mut SnapshotReader) -> Result<(), String> {
     }
 }
 
-fn outcome_text<R>(result: &Result<R, String>) -> &str {
-    match result {
-        Ok(_) => "the snapshot had come whole",
-        Err(reason) => reason,
-    }
-}
-
-/// Transactions later than `after`, until they are `bytes` or more.
-fn read(reader: &Reader, after: Zxid, bytes: usize) -> Result<Txns, LogError> {
-    let mut txns = Vec::new();
+/// Transactions later than `after`, one at least where there are any, until they are `bytes` or
+/// more.
+///
+/// # Errors
+/// The log neither has `after` nor begins right behind it: what comes next would not continue the
+/// history that ends there. An epoch's start has no transaction: it is where the epoch begins.
+fn read(reader: &Reader, after: Zxid, bytes: usize) -> Result<Txns, LogUnread> {
+    let behind = Zxid::from_raw(after.raw() + 1);
+    let (reading, mut is_continued) = match reader.read_from(after) {
+        Err(LogError::Gap { starts_after, .. }) if starts_after == after => {
+            (reader.read_from(behind)?, true)
+        }
+        reading => (reading?, after.counter() == 0),
+    };
+    let mut txns = Txns::new();
     let mut length = 0;
-    for txn in reader.read_from(Zxid::from_raw(after.raw() + 1))? {
+    for txn in reading {
         let (zxid, txn) = txn?;
-        assert!(zxid > after, "the log is read from behind what is known");
+        if zxid == after {
+            is_continued = true;
+            continue;
+        }
+        assert!(zxid > after, "the log is read from where it was asked for");
+        if !is_continued {
+            return Err(LogUnread::Foreign(after));
+        }
         length += txn.len();
         txns.push((zxid, Arc::from(txn)));
         if length >= bytes {
             break;
         }
     }
-    Ok(txns)
+    if is_continued { Ok(txns) } else { Err(LogUnread::Foreign(after)) }
 }

@@ -255,20 +255,50 @@ fn the_log_is_read_when_the_queue_is_short() {
     assert_eq!(leader.port.poll_log_wanted(), None, "once");
 }
 
+/// A log whose history before (1, 50) was replaced by a snapshot, then (1, 51), (1, 52), (3, 1).
+fn log_reader_after_reset(dir: &std::path::Path) -> crate::log::read::Reader {
+    let options = Options { identity: 7, segment_bytes: 4 << 20, committed: Zxid::ZERO };
+    let mut log = recover::open(dir, options).unwrap().into_log(WriterKind::Mmap).unwrap();
+    log.append(Zxid::new(1, 1), &[1; 30]);
+    drain(dir, &mut log);
+    log.reset_after(Zxid::new(1, 50));
+    drain(dir, &mut log);
+    for zxid in [Zxid::new(1, 51), Zxid::new(1, 52), Zxid::new(3, 1)] {
+        log.append(zxid, &[2; 30]);
+    }
+    drain(dir, &mut log);
+    log.reader()
+}
+
 #[test]
-fn a_log_that_does_not_reach_back_is_an_answer() {
+fn a_history_that_the_log_does_not_continue_is_not_continued() {
     let dir = tempfile::tempdir().unwrap();
     let (mut leader, down, _learner, _) = pair();
-    let options = Options { identity: 7, segment_bytes: 4 << 20, committed: Zxid::ZERO };
-    let mut log = recover::open(dir.path(), options).unwrap().into_log(WriterKind::Mmap).unwrap();
-    log.append(Zxid::new(1, 1), &[1; 30]);
-    drain(dir.path(), &mut log);
-    log.reset_after(Zxid::new(1, 50));
-    drain(dir.path(), &mut log);
-    let wanted = LogWanted { link: down, after: Zxid::new(1, 10), bytes: 1000 };
-    leader.port.read_log(wanted, log.reader());
-    leader.until(|leader| !leader.events.is_empty());
-    let [PeerEvent::LogRead { result: Err(LogError::Gap { .. }), .. }] = &leader.events[..] else {
-        panic!("{:?}", leader.events);
-    };
+    let (one, two) = (Zxid::new(1, 51), Zxid::new(1, 52));
+    let three = Zxid::new(3, 1);
+    for (after, expected) in [
+        (Zxid::new(1, 49), None),
+        (Zxid::new(1, 0), None),
+        (Zxid::new(1, 50), Some(vec![one, two, three])),
+        (one, Some(vec![two, three])),
+        (two, Some(vec![three])),
+        // A foreign transaction, and the places where epochs begin.
+        (Zxid::new(1, 53), None),
+        (Zxid::new(2, 0), Some(vec![three])),
+        (Zxid::new(3, 0), Some(vec![three])),
+        (Zxid::new(2, 1), None),
+        (three, Some(vec![])),
+        (Zxid::new(3, 2), None),
+    ] {
+        let wanted = LogWanted { link: down, after, bytes: 1 << 20 };
+        leader.port.read_log(wanted, log_reader_after_reset(dir.path()));
+        leader.until(|leader| !leader.events.is_empty());
+        let Some(PeerEvent::LogRead { result, .. }) = leader.events.pop() else {
+            panic!("{:?}", leader.events);
+        };
+        let zxids = result.ok().map(|txns| txns.iter().map(|(zxid, _)| *zxid).collect());
+        assert_eq!(zxids, expected, "after {after}");
+        std::fs::remove_dir_all(dir.path()).unwrap();
+        std::fs::create_dir(dir.path()).unwrap();
+    }
 }

@@ -252,9 +252,9 @@ fn a_snapshot_that_stops_is_not_waited_for_for_long() {
     assert!(!learner.is_disconnected());
     learner.ahead += TICK * 2;
     learner.until(|learner| learner.is_disconnected());
-    // The thread hears that its link is gone; nobody else does.
-    learner.turns(20);
-    assert_eq!(learner.events.len(), 1);
+    // The thread hears that its link is gone, and what it has is of no use.
+    learner.until(|learner| learner.events.len() == 2);
+    assert!(matches!(learner.events[1], PeerEvent::SnapshotFailed { .. }));
     assert!(bodies.is_empty());
 }
 
@@ -373,4 +373,54 @@ fn snapshots_beyond_the_senders_wait_for_their_turn() {
     leader.until(|leader| leader.events.len() == 3);
     assert!(leader.events.iter().all(|event| matches!(event, PeerEvent::SnapshotSent { .. })));
     assert_eq!(running.load(Ordering::Acquire), 3);
+}
+
+#[test]
+fn every_snapshot_to_be_received_has_one_outcome() {
+    // It comes whole, and the link is lost before it is in place: it is durable all the same.
+    for by_close in [false, true] {
+        let (mut socket, mut learner, link) = raw_leader();
+        socket.write_all(&[packets(&[snap()]), stream(&body(50))].concat()).unwrap();
+        learner.until(|learner| !learner.events.is_empty());
+        learner.take();
+        let may_end = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&may_end);
+        learner.port.receive_snapshot(link, BARE, move |reader: &mut SnapshotReader| {
+            let received = parse(reader);
+            while !told.load(Ordering::Acquire) {
+                std::thread::yield_now();
+            }
+            received
+        });
+        if by_close {
+            learner.perform(Action::Close { link });
+        }
+        drop(socket);
+        learner.until(|learner| learner.port.links.is_empty());
+        assert_eq!(learner.is_disconnected(), !by_close);
+        learner.take();
+        may_end.store(true, Ordering::Release);
+        learner.until(|learner| !learner.events.is_empty());
+        let [PeerEvent::SnapshotReceived { received, .. }] = &learner.events[..] else {
+            panic!("{:?}", learner.events);
+        };
+        assert_eq!(*received, body(50));
+        // Whoever goes on with a link that is gone does no harm.
+        learner.port.resume(link);
+    }
+    // It is given up half way.
+    let (mut socket, mut learner, link) = raw_leader();
+    socket.write_all(&[packets(&[snap()]), stream(&body(50))[..30].to_vec()].concat()).unwrap();
+    learner.until(|learner| !learner.events.is_empty());
+    learner.take();
+    learner.port.receive_snapshot(link, BARE, parse);
+    learner.turns(5);
+    learner.perform(Action::Close { link });
+    learner.until(|learner| !learner.events.is_empty());
+    assert!(matches!(learner.events[..], [PeerEvent::SnapshotFailed { .. }]));
+    // The link is gone from the start.
+    learner.take();
+    learner.port.receive_snapshot(link, BARE, parse);
+    learner.turn();
+    assert!(matches!(learner.events[..], [PeerEvent::SnapshotFailed { .. }]));
 }
