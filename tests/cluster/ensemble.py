@@ -97,7 +97,8 @@ class Node:
         self.process, self.is_frozen = None, False
         # A Java server's digests are not those of the tree until it is past a fuzzy snapshot's zxid; what it
         # counted as mismatches until then is not held against anybody.
-        self.mismatches_known, self.fuzzy_until = 0, 0
+        # Its log is not either, up to so many characters.
+        self.mismatches_known, self.fuzzy_until, self.log_excused = 0, 0, 0
         # Settings and JVM flags of this server alone, on top of the ensemble's.
         self.settings, self.flags = [], []
 
