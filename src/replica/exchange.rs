@@ -59,7 +59,7 @@ impl Replica {
             Event::Role(role) => {
                 self.role = role;
                 self.links.clear();
-                let epoch = self.zab.as_ref().map_or(0, Zab::epoch);
+                let epoch = self.zab.as_ref().and_then(Zab::epoch).unwrap_or(0);
                 self.pipeline.handle_role(role, epoch, now, wall);
             }
             Event::Apply { zxid, txn } => {
