@@ -71,8 +71,8 @@ pub struct ElectionPort {
 
 impl ElectionPort {
     /// A port that listens at `listeners` and dials `members`, which are all servers of the
-    /// ensemble with their election addresses. The ring's tokens from `first_token` on, up to 2^60 of them,
-    /// are its own; dials wake the core by `waker`.
+    /// ensemble with their election addresses. The ring's tokens from `first_token` on, one for
+    /// each connection that there ever is, are its own; dials wake the core by `waker`.
     pub fn new(
         settings: ElectionSettings,
         members: &[(ServerId, Addresses)],

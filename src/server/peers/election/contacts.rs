@@ -550,6 +550,9 @@ impl Contacts {
     fn tell_reachable(&mut self, server: ServerId, is_reachable: bool) {
         let contact = self.contacts.get_mut(&server).expect("it is one");
         if contact.reachable.replace(is_reachable) != Some(is_reachable) {
+            if is_reachable {
+                tracing::info!("server {server} is connected at the election port");
+            }
             self.events.push_back(ElectionEvent::Reachable(server, is_reachable));
         }
     }
