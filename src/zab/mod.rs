@@ -32,6 +32,8 @@ mod leader;
 
 mod learner;
 
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
