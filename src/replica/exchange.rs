@@ -64,7 +64,8 @@ impl Replica {
             }
             Event::Apply { zxid, txn } => {
                 if let Err(error) = self.pipeline.handle_proposal(zxid, &txn, now) {
-                    let reason = format!("the leader's transaction {zxid} cannot be taken: {error}");
+                    let reason =
+                        format!("the leader's transaction {zxid} cannot be taken: {error}");
                     self.actions.push_back(Action::Stop { reason });
                 }
             }
