@@ -456,19 +456,19 @@ impl Pipeline {
 
     /// A connection that had asked for a session is gone: nothing is heard of it any more.
     pub fn handle_closed(&mut self, client: Client) {
-        if let Some(session) = self.attached.remove(client) {
-            self.waiting.forget_unsent(session, client, true);
+        match self.attached.remove(client) {
+            Some(session) => self.waiting.forget_unsent(session, client, true),
+            None => self.waiting.forget_connect(client),
         }
-        self.waiting.forget_connect(client);
     }
 
     /// Ends a connection without an answer. What it has sent and nobody has prepared is not done;
     /// what it still sends is not taken.
     fn close(&mut self, client: Client) {
         self.notices.push_back(Notice::Close { client });
-        if let Some(session) = self.attached.cut(client) {
-            self.waiting.forget_unsent(session, client, false);
+        match self.attached.cut(client) {
+            Some(session) => self.waiting.forget_unsent(session, client, false),
+            None => self.waiting.forget_connect(client),
         }
-        self.waiting.forget_connect(client);
     }
 }

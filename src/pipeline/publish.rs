@@ -104,7 +104,8 @@ impl Pipeline {
     /// The oldest group that is committed and has not been published.
     pub fn poll_published(&mut self) -> Option<Published> {
         let committed = self.committed;
-        if self.part != Part::Alone && self.sealed.is_empty() {
+        let has_news = self.published < committed || self.prepared == committed;
+        if self.part != Part::Alone && self.sealed.is_empty() && has_news {
             self.handle_appended();
         }
         let group = match self.sealed.pop_front_if(|group| group.through <= committed) {

@@ -526,6 +526,10 @@ impl Pipeline {
 
     /// Adds a reply that is ready, behind everything prepared so far.
     pub(super) fn push_frame(&mut self, client: Client, xid: i32, frame: &[u8], then: Then) {
+        if self.attached.is_cut(client) {
+            // Something before it may be missing.
+            return;
+        }
         let outbox = &mut self.outboxes[usize::from(client.core)];
         outbox.bytes.extend_from_slice(frame);
         let answers = !matches!(then, Then::Begin { .. });
