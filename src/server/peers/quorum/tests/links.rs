@@ -302,3 +302,41 @@ fn a_history_that_the_log_does_not_continue_is_not_continued() {
         std::fs::create_dir(dir.path()).unwrap();
     }
 }
+
+#[test]
+fn a_long_log_is_read_piece_by_piece() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut leader, down, _learner, _) = pair();
+    log_reader(dir.path(), 1000, 300);
+    let (mut after, mut zxids) = (Zxid::new(1, 100), Vec::new());
+    loop {
+        // A reader of its own each time, as the log grows meanwhile.
+        let options = Options { identity: 7, segment_bytes: 4 << 20, committed: Zxid::ZERO };
+        let log = recover::open(dir.path(), options).unwrap().into_log(WriterKind::Mmap).unwrap();
+        leader.perform(Action::ReadLog { link: down, after, bytes: 10_000 });
+        let wanted = leader.port.poll_log_wanted().unwrap();
+        leader.port.read_log(wanted, log.reader());
+        leader.until(|leader| !leader.events.is_empty());
+        let Some(PeerEvent::LogRead { result: Ok(txns), .. }) = leader.events.pop() else {
+            panic!("the log is there");
+        };
+        assert!(leader.port.links[&down].bookmark.is_some());
+        let Some((last, _)) = txns.last() else {
+            break;
+        };
+        after = *last;
+        zxids.extend(txns.iter().map(|(zxid, _)| zxid.counter()));
+    }
+    assert_eq!(zxids, (101..=1000).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_is_said_at_the_end_of_a_turn_is_heard_at_once() {
+    let mut learner = Side::new(settings(&[]));
+    assert_eq!(learner.port.poll_timeout(), None);
+    learner.perform(Action::Connect { to: ServerId(5) });
+    assert_eq!(learner.port.poll_timeout(), Some(Time::default()));
+    learner.turn();
+    assert_eq!(learner.port.poll_timeout(), None);
+    assert_eq!(learner.events.len(), 1);
+}

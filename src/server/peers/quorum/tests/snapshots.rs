@@ -5,6 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::*;
 use crate::server::peers::streams::WINDOW_BYTES;
+use crate::snapshot::load::LoadOptions;
+use crate::snapshot::transfer::{self, Form, Incoming, Received};
+use crate::tree::Tree;
+use crate::tree::writer::{TreeConfig, Writer};
+use crate::wire::acl::EncodedAcl;
+use crate::wire::txn::{CreateKind, CreateTxn, Txn, TxnHeader};
 
 const CHUNKED: Extensions = Extensions { chunked_snapshot: true };
 const BARE: Extensions = Extensions { chunked_snapshot: false };
@@ -423,4 +429,55 @@ fn every_snapshot_to_be_received_has_one_outcome() {
     learner.port.receive_snapshot(link, BARE, parse);
     learner.turn();
     assert!(matches!(learner.events[..], [PeerEvent::SnapshotFailed { .. }]));
+}
+
+const TREE: TreeConfig = TreeConfig { seed: 8, extended_types: true };
+
+/// A tree of some MiB.
+fn grown() -> Writer {
+    let mut writer = Writer::new(TREE, Time::default());
+    for counter in 1..=5000 {
+        let header = TxnHeader { session: 9, cxid: 0, zxid: Zxid::new(1, counter), time_ms: 1 };
+        let (path, data) = (format!("/{counter}"), body(600));
+        let kind = CreateKind::Plain { ephemeral: false, with_stat: false };
+        let (acl, data) = (EncodedAcl::OPEN, Some(&data[..]));
+        let create = CreateTxn { path: &path, data, acl, kind, parent_cversion: -1 };
+        writer.apply(&header, &Txn::Create(create)).unwrap();
+    }
+    writer
+}
+
+#[test]
+fn a_real_tree_goes_over_and_the_port_can_be_given_to_a_core() {
+    fn is_send<T: Send>() {}
+    is_send::<QuorumPort<Received>>();
+    let writer = grown();
+    let (zxid, digest) = (writer.last_zxid(), writer.digest());
+    for (extensions, form) in [(BARE, Form::Java), (CHUNKED, Form::Checked)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut leader, down, mut learner, up) = pair();
+        let tree: Arc<Tree> = Arc::clone(writer.tree());
+        leader.to_learner(down, snap());
+        leader.port.send_snapshot(down, extensions, move |out| {
+            transfer::send(&tree, zxid, digest, &[(5, 4000)], form, out)
+        });
+        leader.to_learner(down, new_leader());
+        until(&mut leader, &mut learner, |_, learner| !learner.events.is_empty());
+        learner.take();
+        let path = dir.path().to_owned();
+        learner.port.receive_snapshot(up, extensions, move |input: &mut SnapshotReader| {
+            let load = LoadOptions { tree: TREE, now: Time::default(), threads: 1 };
+            let received = transfer::receive(input, &Incoming { dir: &path, zxid, form, load })?;
+            assert_eq!(received.sessions, [(5, 4000)]);
+            Ok::<_, crate::snapshot::SnapshotError>(received.digest.to_be_bytes().to_vec())
+        });
+        until(&mut leader, &mut learner, |_, learner| !learner.events.is_empty());
+        let [PeerEvent::SnapshotReceived { received, .. }] = &learner.take()[..] else {
+            panic!("a tree comes");
+        };
+        assert_eq!(*received, digest.to_be_bytes());
+        learner.port.resume(up);
+        until(&mut leader, &mut learner, |_, learner| !learner.events.is_empty());
+        assert_eq!(learner.from_leader(), [new_leader()]);
+    }
 }
