@@ -30,6 +30,7 @@ use crate::io::listener;
 use crate::io::ring::{Completion, Token};
 use crate::io::wake::Waker;
 use crate::log::LogError;
+use crate::log::piece::Piece;
 use crate::server::peers::dial::Dialer;
 use crate::server::peers::link::{Deadlines, End, Link, LogWanted, Phase};
 use crate::server::peers::listen::{self, ListenError};
@@ -213,7 +214,7 @@ pub struct LinkInfo {
 enum Outcome<R> {
     Sent { link: LinkId, sender: usize, result: Result<(), String> },
     Received { link: LinkId, result: Result<R, String>, reader: SnapshotReader },
-    LogRead { link: LinkId, result: Result<Txns, LogUnread> },
+    LogRead { link: LinkId, result: Result<Piece, LogUnread> },
 }
 
 /// What the ring is told at the end of a turn.
@@ -398,8 +399,12 @@ impl<R: Send + 'static> QuorumPort<R> {
         self.move_streams();
     }
 
-    /// When [`QuorumPort::handle_timeout`] is due.
+    /// When [`QuorumPort::handle_timeout`] is due, or an event waits: a core waits no longer.
     pub fn poll_timeout(&self) -> Option<Time> {
+        if !self.events.is_empty() {
+            // Something said it at the end of a turn: nobody waits before it is heard.
+            return Some(Time::default());
+        }
         let links = self.links.values().filter_map(|it| it.deadline(&self.deadlines));
         let links = links.map(|(due, _)| due).min();
         let early = self.early.front().map(|(due, ..)| *due);

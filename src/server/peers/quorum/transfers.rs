@@ -2,10 +2,9 @@
 
 use std::fmt::Display;
 use std::io::BufRead;
-use std::sync::Arc;
 use std::sync::mpsc::{TryRecvError, sync_channel};
 
-use crate::log::LogError;
+use crate::log::piece::{Bookmark, Piece};
 use crate::log::read::Reader;
 use crate::server::peers::link::{End, Incoming, Link, LogWanted, Phase, Sending};
 use crate::server::peers::streams::{PIECE_BYTES, PIECES_MAX, PieceWriter, SnapshotReader, feed};
@@ -13,9 +12,8 @@ use crate::server::peers::workers::Job;
 use crate::wire::quorum::Extensions;
 use crate::wire::quorum::codec::{CHUNK_BYTES_MAX, encode_chunk};
 use crate::zab::output::LinkId;
-use crate::zxid::Zxid;
 
-use super::{LogUnread, Outcome, PeerEvent, QUEUED_LOW_BYTES, QuorumPort, Txns};
+use super::{LogUnread, Outcome, PeerEvent, QUEUED_LOW_BYTES, QuorumPort};
 
 const _: () = assert!(PIECE_BYTES <= CHUNK_BYTES_MAX);
 
@@ -120,13 +118,14 @@ impl<R: Send + 'static> QuorumPort<R> {
         due.log_wanted.take()
     }
 
-    /// Reads the log for a link on a thread. `LogRead` follows.
+    /// Reads the log for a link on a thread. `LogRead` follows, unless the link is lost.
     pub fn read_log(&mut self, wanted: LogWanted, reader: Reader) {
-        let LogWanted { link, after, bytes } = wanted;
+        let link = wanted.link;
+        let bookmark = self.links.get_mut(&link).and_then(|it| it.bookmark.take());
         self.stats.log_reads += 1;
         let (outcomes, waker) = (self.to_core.clone(), self.waker.clone());
         self.workers.read_log(Box::new(move || {
-            let result = read(&reader, after, bytes);
+            let result = read(&reader, wanted, bookmark);
             // The segments it holds can be purged again when the core hears.
             drop(reader);
             if outcomes.send(Outcome::LogRead { link, result }).is_ok() {
@@ -137,16 +136,7 @@ impl<R: Send + 'static> QuorumPort<R> {
 
     pub(super) fn take_outcome(&mut self, outcome: Outcome<R>) {
         match outcome {
-            Outcome::LogRead { link, result } => {
-                if let Err(LogUnread::Log(error)) = &result
-                    && !matches!(error, LogError::Gap { .. })
-                {
-                    tracing::error!("the log cannot be read for a learner: {error}");
-                }
-                if self.links.get(&link).is_some_and(|it| !it.is_leaving()) {
-                    self.events.push_back(PeerEvent::LogRead { link, result });
-                }
-            }
+            Outcome::LogRead { link, result } => self.take_log(link, result),
             Outcome::Sent { link, sender, result } => {
                 self.workers.handle_sent(sender);
                 self.start_sending();
@@ -154,6 +144,17 @@ impl<R: Send + 'static> QuorumPort<R> {
             }
             Outcome::Received { link, result, reader } => self.take_received(link, result, reader),
         }
+    }
+
+    fn take_log(&mut self, link: LinkId, result: Result<Piece, LogUnread>) {
+        let Some(it) = self.links.get_mut(&link).filter(|it| !it.is_leaving()) else {
+            return;
+        };
+        let result = result.map(|Piece { txns, bookmark, .. }| {
+            it.bookmark = Some(bookmark);
+            txns
+        });
+        self.events.push_back(PeerEvent::LogRead { link, result });
     }
 
     fn take_sent(&mut self, link: LinkId, result: Result<(), String>) {
@@ -266,37 +267,21 @@ fn at_end(reader: &mut SnapshotReader) -> Result<(), String> {
     }
 }
 
-/// Transactions later than `after`, one at least where there are any, until they are `bytes` or
-/// more.
+/// The transactions later than `after`: one at least where there are any, and about `bytes` of
+/// them.
 ///
 /// # Errors
-/// The log neither has `after` nor begins right behind it: what comes next would not continue the
-/// history that ends there. An epoch's start has no transaction: it is where the epoch begins.
-fn read(reader: &Reader, after: Zxid, bytes: usize) -> Result<Txns, LogUnread> {
-    let behind = Zxid::from_raw(after.raw() + 1);
-    let (reading, mut is_continued) = match reader.read_from(after) {
-        Err(LogError::Gap { starts_after, .. }) if starts_after == after => {
-            (reader.read_from(behind)?, true)
-        }
-        reading => (reading?, after.counter() == 0),
-    };
-    let mut txns = Txns::new();
-    let mut length = 0;
-    for txn in reading {
-        let (zxid, txn) = txn?;
-        if zxid == after {
-            is_continued = true;
-            continue;
-        }
-        assert!(zxid > after, "the log is read from where it was asked for");
-        if !is_continued {
-            return Err(LogUnread::Foreign(after));
-        }
-        length += txn.len();
-        txns.push((zxid, Arc::from(txn)));
-        if length >= bytes {
-            break;
-        }
+/// The log does not continue a history that ends with `after`. An epoch's start has no
+/// transaction: it is where the epoch begins.
+fn read(
+    reader: &Reader,
+    LogWanted { after, bytes, .. }: LogWanted,
+    bookmark: Option<Bookmark>,
+) -> Result<Piece, LogUnread> {
+    let piece = reader.read_piece(after, bytes, bookmark)?;
+    if piece.previous != after && after.counter() != 0 {
+        return Err(LogUnread::Foreign(after));
     }
-    if is_continued { Ok(txns) } else { Err(LogUnread::Foreign(after)) }
+    assert!(piece.txns.first().is_none_or(|(zxid, _)| *zxid > after));
+    Ok(piece)
 }
