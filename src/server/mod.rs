@@ -49,6 +49,7 @@ pub mod epochs;
 pub mod standing;
 
 pub mod recover;
+pub mod recover_member;
 
 mod start;
 
