@@ -207,7 +207,7 @@ impl Kept {
     }
 
     /// Takes in that `zxid` was applied; gives the newest one that need not be undoable any more.
-    fn push(&mut self, zxid: Zxid, bytes: usize) -> Option<Zxid> {
+    pub fn push(&mut self, zxid: Zxid, bytes: usize) -> Option<Zxid> {
         if zxid <= self.committed {
             return Some(zxid);
         }

@@ -379,3 +379,6 @@ fn has_java_files(dir: &Path) -> Result<bool, SnapshotError> {
     Ok(!java::snapshots(parent)?.is_empty()
         || !java_log::logs_after(parent, Zxid::ZERO)?.is_empty())
 }
+
+#[cfg(test)]
+mod tests;
