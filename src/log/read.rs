@@ -64,12 +64,21 @@ impl Reader {
         Ok(Transactions { last_good, ..reading })
     }
 
+    fn last_reset(&self) -> Option<&Turn> {
+        self.turns.iter().rfind(|turn| turn.reset)
+    }
+
+    /// Where the history before what can be read ends.
+    pub(super) fn starts_after(&self) -> Zxid {
+        let first = self.segments.first().map_or(self.base, |first| first.previous);
+        self.last_reset().map_or(first, |turn| turn.to)
+    }
+
     /// The segment to start in: the last one that the history had not yet reached `zxid` before.
     pub(super) fn start(&self, zxid: Zxid) -> Result<usize, LogError> {
-        let mut starts_after = self.segments.first().map_or(self.base, |first| first.previous);
+        let starts_after = self.starts_after();
         let mut oldest = 0;
-        if let Some(turn) = self.turns.iter().rfind(|turn| turn.reset) {
-            starts_after = turn.to;
+        if let Some(turn) = self.last_reset() {
             oldest = self.segments.partition_point(|it| it.file.sequence() < turn.place.sequence);
         }
         if starts_after >= zxid {

@@ -104,6 +104,9 @@ pub struct Received {
 /// Reads a tree from `input`, exactly to its end, and makes a durable snapshot of it: written under
 /// another name, read back from there, and then renamed. Blocks for as long as that takes.
 ///
+/// The caller then lets the log go on behind it (`Log::reset_after`), and says so by
+/// [`directory::settle`] when that is durable; a start in between completes it.
+///
 /// `input` is read in small pieces: let it be buffered.
 ///
 /// # Errors
@@ -133,6 +136,7 @@ pub fn receive(input: impl Read, incoming: &Incoming<'_>) -> Result<Received, Sn
     let sessions: Vec<(i64, i32)> = sessions.into_iter().collect();
     let (tree, digest) = (writer.tree(), writer.digest());
     let (unfinished, _) = write::write_unfinished(dir, tree, zxid, digest, &sessions, Pace::Full)?;
+    unfinished.mark_pending()?;
     if is_fuzzy {
         unfinished.mark_fuzzy()?;
     }
