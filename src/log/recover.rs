@@ -116,7 +116,7 @@ pub(super) fn open_by(
         previous: scan.previous,
         end: scan.end,
     });
-    let reader = Reader::new(segments.collect(), history.turns.clone());
+    let reader = Reader::new(segments.collect(), history.turns.clone(), history.last);
     Ok(Recovered { dir: dir.to_owned(), options, lock, history, reader, figures })
 }
 
@@ -131,6 +131,11 @@ impl Recovered {
     /// How far the log's own marks prove it durable; all of it is once it is recovered.
     pub fn durable_mark(&self) -> Zxid {
         self.history.durable_mark
+    }
+
+    /// How far the log knows itself to be committed: not beyond its end, and zero for unknown.
+    pub fn committed(&self) -> Zxid {
+        self.history.committed
     }
 
     /// True when the log holds no batch at all.
@@ -195,6 +200,7 @@ impl Recovered {
                 identity: history.identity.unwrap_or(options.identity),
                 last: history.last,
                 chain: history.chain,
+                committed: history.committed,
             },
             writer,
             segment_bytes: segment_bytes.next_multiple_of(BLOCK as u64),

@@ -97,6 +97,9 @@ pub struct History {
     pub last: Zxid,
     /// How far the last batch proves the log durable.
     pub durable_mark: Zxid,
+    /// How far it is known to be committed, by what its batches say; not beyond `last`, and zero
+    /// for unknown.
+    pub committed: Zxid,
     /// All segments, oldest first.
     pub segments: Vec<SegmentScan>,
     /// Cuts and resets, oldest first.
@@ -241,7 +244,7 @@ impl Scanner {
             }
             self.check_place(&header, scan)?;
             match batch::check_payload(&header, rest) {
-                Ok(_) => self.accept(&header, scan),
+                Ok(records) => self.accept(&header, records.committed(), scan),
                 Err(fault @ PayloadFault::Records) => {
                     return Err(self.damage(sequence, scan.end, fault.to_string()));
                 }
@@ -284,7 +287,7 @@ impl Scanner {
         Ok(())
     }
 
-    fn accept(&mut self, header: &Header, scan: &mut SegmentScan) {
+    fn accept(&mut self, header: &Header, committed: Zxid, scan: &mut SegmentScan) {
         let history = &mut self.history;
         if scan.batches == 0 {
             scan.previous = header.previous;
@@ -297,10 +300,12 @@ impl Scanner {
                 reset: header.kind == Kind::Reset,
             });
         }
-        let headers = u64::from(header.count) * super::RECORD_HEADER_BYTES as u64;
+        let headers = u64::from(header.count) * super::RECORD_HEADER_BYTES as u64
+            + header.trailer_bytes() as u64;
         history.last = header.history_end();
         history.chain = Some(header.checksum());
         history.durable_mark = header.durable;
+        history.committed = history.committed.max(committed).min(history.last);
         scan.highest = scan.highest.max(header.last);
         scan.last_batch = Some(scan.end);
         scan.end += header.padded_bytes();

@@ -223,6 +223,18 @@ impl SegmentFile {
         }
     }
 
+    /// Reads the bytes at `offset` into `buffer`, both in whole blocks and the buffer aligned, since
+    /// the file may be open around the page cache. The bytes must be final.
+    ///
+    /// # Errors
+    /// The disk's, also a latent one, and a file that was cut short.
+    pub(super) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), LogError> {
+        assert!(offset.is_multiple_of(BLOCK as u64) && buffer.len().is_multiple_of(BLOCK));
+        self.file
+            .read_exact_at(buffer, offset)
+            .map_err(|e| LogError::io("read", &self.path, offset, e))
+    }
+
     /// The bytes from the segment's start to `end`, which must be final.
     pub(super) fn bytes_to(&self, end: u64) -> Result<&[u8], LogError> {
         assert!(end <= self.size);

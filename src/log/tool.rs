@@ -81,7 +81,7 @@ fn print_batches(out: &mut dyn Write, bytes: &[u8]) -> Result<(), LogError> {
     {
         let Header { kind, first, last, previous, durable, count, length, .. } = header;
         let fault = match batch::check_payload(&header, rest) {
-            Ok(_) => String::new(),
+            Ok(records) => format!(" committed {}", records.committed()),
             Err(fault) => format!(" BAD: {fault}"),
         };
         print(

@@ -215,7 +215,7 @@ impl Bench {
     /// Takes what may be published by now.
     fn drain(&mut self) {
         while let Some(published) = self.pipeline.poll_published() {
-            assert!(published.through <= self.pipeline.durable());
+            assert!(published.through <= self.pipeline.committed());
             for (core, outbox) in published.outboxes.iter().enumerate() {
                 let mut start = 0;
                 for reply in &outbox.replies {
@@ -235,7 +235,7 @@ impl Bench {
     /// The disk takes everything, and everything is published.
     fn settle(&mut self) {
         self.append();
-        self.pipeline.handle_persisted(self.pipeline.prepared());
+        self.pipeline.handle_committed(self.pipeline.prepared());
         self.drain();
         assert_eq!(self.pipeline.writer().digest(), self.replica.digest());
     }
