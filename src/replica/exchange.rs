@@ -59,12 +59,13 @@ impl Replica {
             Event::Role(role) => {
                 self.role = role;
                 self.links.clear();
-                let epoch = self.zab.as_ref().map_or(0, Zab::epoch);
+                let epoch = self.zab.as_ref().and_then(Zab::epoch).unwrap_or(0);
                 self.pipeline.handle_role(role, epoch, now, wall);
             }
             Event::Apply { zxid, txn } => {
                 if let Err(error) = self.pipeline.handle_proposal(zxid, &txn, now) {
-                    let reason = format!("the leader's transaction {zxid} cannot be taken: {error}");
+                    let reason =
+                        format!("the leader's transaction {zxid} cannot be taken: {error}");
                     self.actions.push_back(Action::Stop { reason });
                 }
             }

@@ -226,7 +226,7 @@ impl Replica {
 
     /// The log does not reach back far enough to be cut there.
     pub fn handle_truncate_failed(&mut self, now: Time) {
-        self.zab_at(now).handle_truncated(now, Err(crate::zab::CannotTruncate));
+        self.zab_at(now).handle_truncated(now, Err(crate::zab::output::CannotTruncate));
     }
 
     /// `acceptedEpoch` is on disk.

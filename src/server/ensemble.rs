@@ -7,21 +7,21 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::config::ensemble::{Role, ServerAddress, ServerSpec};
 use crate::io::wake::Waker;
+use crate::server::epochs::EpochFiles;
 use crate::server::keeper::Keeper;
 use crate::server::member::Member;
 use crate::server::peers::election::{ElectionPort, ElectionSettings};
 use crate::server::peers::listen::{self, ListenError};
 use crate::server::peers::quorum::{QuorumPort, QuorumSettings};
-use crate::server::epochs::EpochFiles;
 use crate::server::recover::Recovered;
 use crate::server::small_file::FileError;
 use crate::server::standing::{StandingFile, is_initialized, take_initialize};
 use crate::time::Time;
 use crate::tree::writer::TreeConfig;
 use crate::wire::quorum::ServerId;
+use crate::zab::ensemble::{Ensemble, Member as EnsembleMember};
 use crate::zab::output::{Recovered as State, Standing};
 use crate::zxid::Zxid;
-use crate::zab::ensemble::{Ensemble, Member as EnsembleMember};
 
 /// Committed transactions that are kept in memory for learners, in bytes at most.
 const COMMIT_LOG_BYTES_MAX: usize = 32 << 20;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::io::ring::{Completion, Ring, Token};
 use crate::log::LogError;
 use crate::replica::ReceivedState;
-use crate::server::keeper::{Kept, Keeper, Keeping};
+use crate::server::keeper::{Keeper, Keeping, Kept};
 use crate::server::peers::election::ElectionPort;
 use crate::server::peers::election::contacts::ElectionEvent;
 use crate::server::peers::quorum::{PeerEvent, QuorumPort};

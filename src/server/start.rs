@@ -320,7 +320,8 @@ fn assemble(
         Some(state) => {
             pipeline.set_committed(state.committed);
             let zab = Zab::new(ensemble::ensemble(config), state, random()?, now);
-            let member = ensemble::open(config, &data_dir(config), tree_config, pipeline_waker, now)?;
+            let member =
+                ensemble::open(config, &data_dir(config), tree_config, pipeline_waker, now)?;
             (Replica::member(pipeline, zab), Some(member))
         }
     };

@@ -19,8 +19,8 @@ use crate::pipeline::{Client, Notice, Room, Write};
 use crate::replica::Replica;
 use crate::server::background::{Background, Done, SegmentJob};
 use crate::server::disk::Disk;
-use crate::server::mesh::{Receiver, Sender};
 use crate::server::member::Member;
+use crate::server::mesh::{Receiver, Sender};
 use crate::server::message::{Item, ToClients, ToPipeline};
 use crate::server::questions::Questions;
 use crate::server::report::StartupReport;
@@ -433,7 +433,11 @@ impl PipelineCore {
     }
 
     fn take_snapshot(&mut self) {
-        if let Some(job) = self.snapshots.poll_job(self.replica.pipeline(), self.disk.log.durable(), self.disk.bytes) {
+        if let Some(job) = self.snapshots.poll_job(
+            self.replica.pipeline(),
+            self.disk.log.durable(),
+            self.disk.bytes,
+        ) {
             self.background.snapshots.send(job).expect("the background ends after the pipeline");
         }
     }
@@ -497,8 +501,8 @@ impl PipelineCore {
             self.disk.log.retry_at(),
             self.member.as_ref().and_then(Member::poll_timeout),
         ]
-            .into_iter()
-            .flatten()
-            .min()
+        .into_iter()
+        .flatten()
+        .min()
     }
 }
