@@ -67,11 +67,14 @@ use std::path::PathBuf;
 use crate::zxid::Zxid;
 
 pub mod append;
+#[expect(clippy::disallowed_types, reason = "segments are files")]
+pub mod aside;
 pub mod batch;
 pub mod buffer;
 pub mod group;
 #[expect(unsafe_code, reason = "memory mapping; see the module")]
 pub mod map;
+pub mod piece;
 #[expect(clippy::disallowed_types, reason = "measures the volume with files of its own")]
 pub mod probe;
 pub mod read;
@@ -195,6 +198,15 @@ pub enum LogError {
         last_good_zxid: Zxid,
         /// What was found there.
         what: String,
+    },
+    /// A newer release has written this.
+    #[error("{} has at offset {offset} a batch of an unknown version: a newer release wrote it",
+        file.display())]
+    Newer {
+        /// The segment.
+        file: PathBuf,
+        /// Where the batch starts, in bytes.
+        offset: u64,
     },
     /// The log does not hold an unbroken history from the zxid that was asked for.
     #[error("the log starts after zxid {starts_after} and cannot be read from {asked}")]

@@ -28,6 +28,8 @@ pub struct Damage {
     pub last_good: Zxid,
     /// What was found.
     pub what: String,
+    /// True when it is no damage: a newer release wrote it.
+    pub is_newer: bool,
 }
 
 /// Why a segment's batches stop where they do.
@@ -149,7 +151,7 @@ pub struct Scanner {
 impl Scanner {
     fn damage(&self, sequence: u64, offset: u64, what: impl Into<String>) -> Damage {
         let place = Position { sequence, offset };
-        Damage { place, last_good: self.history.last, what: what.into() }
+        Damage { place, last_good: self.history.last, what: what.into(), is_newer: false }
     }
 
     /// Scans the next segment and gives what it holds.
@@ -229,7 +231,8 @@ impl Scanner {
                 Err(HeaderFault::Zeros) => return Ok(Stop::Zeros),
                 Err(HeaderFault::Unknown) => {
                     let what = "a batch of an unknown version: a newer release wrote it";
-                    return Err(self.damage(sequence, scan.end, what));
+                    let damage = self.damage(sequence, scan.end, what);
+                    return Err(Damage { is_newer: true, ..damage });
                 }
                 Err(HeaderFault::Magic) if scan.header.is_some_and(|it| it.recycled) => {
                     return Ok(Stop::Leftover);

@@ -14,6 +14,7 @@ use super::tool;
 use super::{BLOCK, LogError, WriterKind};
 
 mod damage;
+mod piece;
 mod random;
 
 const SEGMENT: u64 = 64 << 10;

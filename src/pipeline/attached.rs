@@ -101,6 +101,16 @@ impl Attached {
         }
     }
 
+    /// The next answer to a leader tells of all.
+    pub fn touch_all(&mut self) {
+        self.touched.extend(self.by_client.values().map(|held| (held.session, held.timeout_ms)));
+    }
+
+    /// The sessions that this server's clients have, with their timeouts in milliseconds.
+    pub fn sessions(&self) -> impl Iterator<Item = (i64, i32)> {
+        self.by_client.values().map(|held| (held.session, held.timeout_ms))
+    }
+
     /// The sessions that were heard of since the last call.
     pub fn take_touched(&mut self) -> Vec<(i64, i32)> {
         std::mem::take(&mut self.touched).into_iter().collect()

@@ -116,6 +116,7 @@ impl Pipeline {
         txn: &[u8],
         now: Time,
     ) -> Result<(), ProposalError> {
+        assert!(!self.part.is_preparing(), "only a learner takes another server's proposals");
         let logged = txn::decode(txn)?;
         let header = logged.header;
         if header.zxid != zxid {
@@ -232,10 +233,9 @@ impl Pipeline {
                 Some(if op == OpCode::CloseSession { Then::Close } else { Then::Serve })
             }
         };
-        let is_first = index == 0;
         match then {
-            Some(then) if is_first => {
-                self.waiting.pop(session);
+            Some(then) if index == 0 => {
+                self.waiting.remove(session, index);
                 self.push_frame(client, xid, &frame, then);
             }
             Some(then) => {
@@ -244,8 +244,7 @@ impl Pipeline {
             None => {
                 // The outcome is that there is nobody to tell: a connection that lost its session
                 // to another one must not take the error for its session's.
-                let state = State::Done { zxid, frame, then: Then::Close };
-                self.waiting.set_done(session, index, state);
+                self.waiting.remove(session, index);
                 self.close(client);
             }
         }

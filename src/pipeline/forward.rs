@@ -9,7 +9,7 @@
 //! of a later epoch: what has not become a transaction when an epoch's history is closed never
 //! will. Within one epoch nothing is passed on twice.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::pipeline::{Client, Connect, Then, Write};
 use crate::time::Time;
@@ -87,6 +87,10 @@ pub(super) struct Waiting {
     by_session: BTreeMap<i64, VecDeque<Entry>>,
     /// By the session that they will have.
     attaching: BTreeMap<i64, Attaching>,
+    /// The same, by the connection that asks.
+    attaching_by_client: BTreeMap<Client, i64>,
+    /// The same, those first that have waited longest.
+    attaching_since: BTreeSet<(Time, i64)>,
     /// Syncs that were passed on, by session and order: they are answered in this order.
     syncs: VecDeque<(i64, u64)>,
     outgoing: VecDeque<ToLeader>,
@@ -203,10 +207,10 @@ impl Waiting {
         self.by_session.get(&session)?.iter().position(|entry| entry.order == order)
     }
 
-    /// Takes out the session's oldest entry.
-    pub fn pop(&mut self, session: i64) -> Option<Entry> {
+    /// Takes out the entry at a place in the session's queue.
+    pub fn remove(&mut self, session: i64, index: usize) -> Option<Entry> {
         let queue = self.by_session.get_mut(&session)?;
-        let entry = queue.pop_front()?;
+        let entry = queue.remove(index)?;
         if queue.is_empty() {
             self.by_session.remove(&session);
         }
@@ -218,7 +222,7 @@ impl Waiting {
     /// Takes out the session's oldest entry if its answer is ready.
     pub fn pop_done(&mut self, session: i64) -> Option<Entry> {
         let entry = self.by_session.get(&session)?.front()?;
-        matches!(entry.state, State::Done { .. }).then(|| self.pop(session)).flatten()
+        matches!(entry.state, State::Done { .. }).then(|| self.remove(session, 0)).flatten()
     }
 
     /// The answer to the entry at this place is ready, though not its turn.
@@ -274,26 +278,43 @@ impl Waiting {
 
     /// A connection waits for this session; the one that waited for it before.
     pub fn attach(&mut self, session: i64, attaching: Attaching) -> Option<Client> {
-        self.attaching.insert(session, attaching).map(|previous| previous.connect.client)
+        let previous = self.pop_attaching(session);
+        self.attaching_by_client.insert(attaching.connect.client, session);
+        self.attaching_since.insert((attaching.since, session));
+        self.attaching.insert(session, attaching);
+        previous.map(|previous| previous.connect.client)
     }
 
     /// The connection that waits for this session waits no more.
     pub fn pop_attaching(&mut self, session: i64) -> Option<Attaching> {
-        self.attaching.remove(&session)
+        let attaching = self.attaching.remove(&session)?;
+        self.attaching_by_client.remove(&attaching.connect.client);
+        self.attaching_since.remove(&(attaching.since, session));
+        Some(attaching)
     }
 
     /// A connection is gone that may have waited for a session.
     pub fn forget_connect(&mut self, client: Client) {
-        let mut sessions = self.attaching.iter();
-        let session = sessions.find(|(_, attaching)| attaching.connect.client == client);
-        let Some((&session, _)) = session else { return };
-        self.attaching.remove(&session);
-        self.forget_unsent(session, client, false);
+        if let Some(&session) = self.attaching_by_client.get(&client) {
+            self.pop_attaching(session);
+            self.forget_unsent(session, client, false);
+        }
+    }
+
+    /// Whether a connection waits for this session.
+    pub fn is_attaching(&self, session: i64) -> bool {
+        self.attaching.contains_key(&session)
     }
 
     /// Those who wait for sessions, in the sessions' order.
     pub fn attaching(&self) -> impl Iterator<Item = (i64, Attaching)> {
         self.attaching.iter().map(|(session, attaching)| (*session, *attaching))
+    }
+
+    /// The one who has waited longest, and since when.
+    pub fn first_attaching(&self) -> Option<(Time, Client)> {
+        let &(since, session) = self.attaching_since.first()?;
+        Some((since, self.attaching[&session].connect.client))
     }
 
     /// Forgets everything.

@@ -1,10 +1,12 @@
 //! The server's part in its ensemble: what changes when it begins to lead, to follow or to look.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::pipeline::forward::{Attaching, Entry, State};
 use crate::pipeline::{Client, Pipeline, Write};
 use crate::time::{Time, WallMs};
+use crate::tree::writer::Replay;
 use crate::wire::opcode::OpCode;
 use crate::wire::quorum::Forwarded;
 use crate::zab::output::Role;
@@ -58,13 +60,19 @@ impl Pipeline {
                 assert!(self.epoch_start > self.prepared, "each leader has its own epoch");
                 self.led = self.led.max(now);
                 self.sessions.handle_leading(now);
+                for (session, timeout_ms) in self.attached.sessions() {
+                    self.sessions.touch_for(session, timeout_ms, now);
+                }
                 self.lead_what_waits(now, wall);
             }
             Role::Following { .. } | Role::Observing { .. } => {
                 self.part = Part::Following { epoch };
                 self.led = self.led.max(now);
                 self.sessions.handle_following();
-                self.writer.set_replay(crate::tree::writer::Replay::Exact);
+                // What a state was taken along with has all come by now.
+                self.writer.set_replay(Replay::Exact);
+                // A new leader knows what timeouts sessions began with, not what was agreed later.
+                self.attached.touch_all();
                 self.send_what_waits(epoch);
             }
         }
@@ -116,36 +124,36 @@ impl Pipeline {
 
     /// Passes on what waits, to the leader of `epoch`.
     fn send_what_waits(&mut self, epoch: u32) {
-        let mut unknown: Vec<Client> = Vec::new();
-        for (session, entry) in self.waiting.take_all() {
-            let is_awaited = match entry.op {
-                OpCode::CreateSession => self.waiting.attaching().any(|(of, _)| of == session),
-                OpCode::CloseSession => true,
-                _ => self.attached.contains(entry.client),
-            };
-            let (op, client) = (entry.op, entry.client);
-            let State::Asked { sent, .. } = &entry.state else {
-                if is_awaited {
-                    self.waiting.put_back(session, entry);
-                }
-                continue;
-            };
-            // Passed on to this very leader over an earlier connection: it may still become a
-            // transaction. Some requests may be repeated; of the others the outcome is unknown.
+        let entries = self.waiting.take_all();
+        // Passed on to this very leader over an earlier connection: it may still become a
+        // transaction, or may be lost. Some requests may be repeated; of the others the outcome is
+        // unknown, and nothing that came behind them is done.
+        let is_unknown = |entry: &Entry| {
             let may_repeat =
-                matches!(op, OpCode::Sync | OpCode::CreateSession | OpCode::CloseSession);
-            if *sent == Some(epoch) && !may_repeat {
-                unknown.push(client);
-            } else if is_awaited {
-                self.waiting.put_back(session, entry);
-                self.waiting.send_newest(session, epoch);
-            }
-        }
-        unknown.dedup();
+                matches!(entry.op, OpCode::Sync | OpCode::CreateSession | OpCode::CloseSession);
+            matches!(entry.state, State::Asked { sent, .. } if sent == Some(epoch)) && !may_repeat
+        };
+        let unknown = entries.iter().map(|(_, entry)| entry).filter(|entry| is_unknown(entry));
+        let unknown: BTreeSet<Client> = unknown.map(|entry| entry.client).collect();
         for client in unknown {
             if self.attached.contains(client) {
                 self.stats.connections_given_up += 1;
                 self.close(client);
+            }
+        }
+        for (session, entry) in entries {
+            let is_awaited = match entry.op {
+                OpCode::CreateSession => self.waiting.is_attaching(session),
+                OpCode::CloseSession => !self.attached.is_cut(entry.client),
+                _ => self.attached.contains(entry.client),
+            };
+            if !is_awaited {
+                continue;
+            }
+            let is_asked = matches!(entry.state, State::Asked { .. });
+            self.waiting.put_back(session, entry);
+            if is_asked {
+                self.waiting.send_newest(session, epoch);
             }
         }
         let attaching: Vec<(i64, Attaching)> = self.waiting.attaching().collect();
@@ -173,7 +181,7 @@ impl Pipeline {
         if self.part != Part::Looking {
             return None;
         }
-        let since = self.waiting.attaching().map(|(_, attaching)| attaching.since).min()?;
+        let (since, _) = self.waiting.first_attaching()?;
         Some(since.max(self.looking) + self.attaching_max())
     }
 
@@ -193,15 +201,9 @@ impl Pipeline {
             self.stats.connections_given_up += 1;
             self.close(client);
         }
-        if self.attaching_due().is_some_and(|due| due <= now) {
-            let (looking, max) = (self.looking, self.attaching_max());
-            let is_due = |attaching: &Attaching| attaching.since.max(looking) + max <= now;
-            let waiting = self.waiting.attaching();
-            let due: Vec<Client> = waiting
-                .filter(|(_, attaching)| is_due(attaching))
-                .map(|(_, attaching)| attaching.connect.client)
-                .collect();
-            due.into_iter().for_each(|client| self.close(client));
+        while self.attaching_due().is_some_and(|due| due <= now) {
+            let (_, client) = self.waiting.first_attaching().expect("somebody is due");
+            self.close(client);
         }
         self.prepare_parked(now, wall);
     }

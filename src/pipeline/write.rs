@@ -231,8 +231,12 @@ impl Pipeline {
         self.note_digest(zxid);
     }
 
-    /// Keeps the tree's digest after every [`DIGEST_INTERVAL`]th transaction.
+    /// Keeps the tree's digest after every [`DIGEST_INTERVAL`]th transaction, and in an ensemble
+    /// until that is committed.
     pub(super) fn note_digest(&mut self, zxid: Zxid) {
+        if self.part != Part::Alone {
+            self.uncommitted_digests.push_back((zxid, self.writer.digest()));
+        }
         if zxid.counter().is_multiple_of(DIGEST_INTERVAL) {
             if self.digests.len() == DIGESTS_MAX {
                 self.digests.pop_front();
@@ -522,6 +526,10 @@ impl Pipeline {
 
     /// Adds a reply that is ready, behind everything prepared so far.
     pub(super) fn push_frame(&mut self, client: Client, xid: i32, frame: &[u8], then: Then) {
+        if self.attached.is_cut(client) {
+            // Something before it may be missing.
+            return;
+        }
         let outbox = &mut self.outboxes[usize::from(client.core)];
         outbox.bytes.extend_from_slice(frame);
         let answers = !matches!(then, Then::Begin { .. });

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::pipeline::forward::ToLeader;
 use crate::replica::{Replica, StateAt};
 use crate::wire::quorum::{FromLeader, FromLearner};
+use crate::zab::Zab;
 use crate::zab::output::{Action, Event, Output, Role};
 
 impl Replica {
@@ -37,7 +38,9 @@ impl Replica {
             Action::SendSnapshot { link, zxid, .. } => {
                 let tree = Arc::clone(self.pipeline.writer().tree());
                 let sessions = self.pipeline.sessions().at(*zxid);
-                self.sending.insert(*link, StateAt { tree, zxid: *zxid, sessions });
+                let is_committed = self.pipeline.committed() == *zxid;
+                let digest = self.pipeline.committed_digest().filter(|_| is_committed);
+                self.sending.insert(*link, StateAt { tree, zxid: *zxid, digest, sessions });
             }
             Action::Close { link } => {
                 self.sending.remove(link);
@@ -56,11 +59,13 @@ impl Replica {
             Event::Role(role) => {
                 self.role = role;
                 self.links.clear();
-                self.pipeline.handle_role(role, now);
+                let epoch = self.zab.as_ref().and_then(Zab::epoch).unwrap_or(0);
+                self.pipeline.handle_role(role, epoch, now, wall);
             }
             Event::Apply { zxid, txn } => {
                 if let Err(error) = self.pipeline.handle_proposal(zxid, &txn, now) {
-                    let reason = format!("the leader's transaction {zxid} cannot be taken: {error}");
+                    let reason =
+                        format!("the leader's transaction {zxid} cannot be taken: {error}");
                     self.actions.push_back(Action::Stop { reason });
                 }
             }
@@ -72,7 +77,9 @@ impl Replica {
             Event::Commit { through } => self.pipeline.handle_committed(through),
             Event::Request { learner, link, request } => {
                 self.links.insert(learner, link);
-                self.pipeline.handle_forwarded(learner, &request, now, wall);
+                if !self.pipeline.handle_forwarded(learner, &request, now, wall) {
+                    self.drop_learner(link);
+                }
             }
             Event::Revalidate { learner, link, session, timeout_ms } => {
                 self.links.insert(learner, link);

@@ -17,7 +17,7 @@ mod exchange;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use crate::pipeline::{Connect, Notice, Pipeline, Published, Room, Txns, Write};
+use crate::pipeline::{Client, Connect, Notice, Pipeline, Published, Room, Txns, Write};
 use crate::time::{Time, WallMs};
 use crate::tree::Tree;
 use crate::tree::writer::Writer;
@@ -32,6 +32,8 @@ use crate::zxid::Zxid;
 pub struct StateAt {
     pub tree: Arc<Tree>,
     pub zxid: Zxid,
+    /// Of the tree at `zxid`, where it is known.
+    pub digest: Option<u64>,
     /// Each with its timeout in milliseconds.
     pub sessions: Vec<(i64, i32)>,
 }
@@ -70,7 +72,8 @@ impl Replica {
     /// A member of an ensemble.
     pub fn member(pipeline: Pipeline, zab: Zab) -> Replica {
         let mut replica = Replica::new(pipeline, Some(zab));
-        replica.pipeline.handle_role(Role::Looking, Time::default());
+        let (now, wall) = (Time::default(), WallMs::default());
+        replica.pipeline.handle_role(Role::Looking, 0, now, wall);
         replica
     }
 
@@ -96,6 +99,12 @@ impl Replica {
     /// Agreement, to be asked; `None` for a server on its own.
     pub fn zab(&self) -> Option<&Zab> {
         self.zab.as_ref()
+    }
+
+    /// The learner asks for more than there is room for: its connection ends, and it comes back.
+    fn drop_learner(&mut self, link: LinkId) {
+        self.actions.push_back(Action::Close { link });
+        self.handle_disconnected(self.now, link);
     }
 
     /// Whether there is no ensemble.
@@ -130,6 +139,11 @@ impl Replica {
     pub fn handle_write(&mut self, write: &Write<'_>, now: Time, wall: WallMs) {
         self.set_time(now, wall);
         self.pipeline.handle_write(write, now, wall);
+    }
+
+    /// A connection that had asked for a session is gone.
+    pub fn handle_closed(&mut self, client: Client) {
+        self.pipeline.handle_closed(client);
     }
 
     /// A session was heard of.
@@ -212,7 +226,7 @@ impl Replica {
 
     /// The log does not reach back far enough to be cut there.
     pub fn handle_truncate_failed(&mut self, now: Time) {
-        self.zab_at(now).handle_truncated(now, Err(crate::zab::CannotTruncate));
+        self.zab_at(now).handle_truncated(now, Err(crate::zab::output::CannotTruncate));
     }
 
     /// `acceptedEpoch` is on disk.

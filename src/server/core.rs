@@ -128,7 +128,7 @@ fn dispatch(roles: &mut Roles, completion: Completion<'_>) -> Result<(), LogErro
 }
 
 /// What the roles do after the completions of a turn.
-fn turn(ring: &mut Ring, roles: &mut Roles, now: Time) -> Result<(), LogError> {
+fn turn(ring: &mut Ring, roles: &mut Roles, now: Time) -> Result<(), CoreFault> {
     if let Some(clients) = &mut roles.clients {
         clients.deliver();
         if clients.poll_timeout() <= now {
@@ -140,6 +140,9 @@ fn turn(ring: &mut Ring, roles: &mut Roles, now: Time) -> Result<(), LogError> {
     }
     if let Some(pipeline) = &mut roles.pipeline {
         pipeline.turn(ring)?;
+        if let Some(reason) = pipeline.poll_fault() {
+            return Err(CoreFault::Ensemble(reason));
+        }
     }
     let before = packet_counts(roles);
     let delivering = clock::now();

@@ -7,14 +7,21 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::config::ensemble::{Role, ServerAddress, ServerSpec};
 use crate::io::wake::Waker;
+use crate::server::epochs::EpochFiles;
 use crate::server::keeper::Keeper;
 use crate::server::member::Member;
 use crate::server::peers::election::{ElectionPort, ElectionSettings};
 use crate::server::peers::listen::{self, ListenError};
 use crate::server::peers::quorum::{QuorumPort, QuorumSettings};
+use crate::server::recover::Recovered;
+use crate::server::small_file::FileError;
+use crate::server::standing::{StandingFile, is_initialized, take_initialize};
+use crate::time::Time;
 use crate::tree::writer::TreeConfig;
 use crate::wire::quorum::ServerId;
 use crate::zab::ensemble::{Ensemble, Member as EnsembleMember};
+use crate::zab::output::{Recovered as State, Standing};
+use crate::zxid::Zxid;
 
 /// Committed transactions that are kept in memory for learners, in bytes at most.
 const COMMIT_LOG_BYTES_MAX: usize = 32 << 20;
@@ -23,6 +30,10 @@ const COMMIT_LOG_BYTES_MAX: usize = 32 << 20;
 /// ensemble has, since a learner that comes back may be there twice.
 const LINKS_MAX: usize = 256;
 const LINKS_PER_ADDRESS_MAX: usize = 64;
+
+/// Where the election port's tokens begin: a client's connection has the number of its slot in a
+/// token's low half, which is never that high, and the quorum port's have another two bits there.
+const ELECTION_TOKENS: u64 = 0xC000_0000;
 
 /// What a packet has besides the transaction or request in it, in bytes: header, identities.
 const PACKET_OVERHEAD: usize = 64 << 10;
@@ -84,6 +95,7 @@ pub fn open(
     data_dir: &Path,
     tree: TreeConfig,
     waker: &Waker,
+    now: Time,
 ) -> Result<Member, ListenError> {
     let own = config.ensemble.own().expect("a member's configuration has its own line");
     let on_all = config.ensemble.listen_on_all_addresses;
@@ -108,17 +120,61 @@ pub fn open(
         },
         waker.clone(),
     )?;
-    let election = ElectionPort::open(
-        ElectionSettings {
-            me: my_id(config),
-            own: addresses(own, |it| it.election_port),
-            listen: listen_on(|it| it.election_port)?,
-            peers: others(config, |it| it.election_port),
-            connect_timeout: Duration::from_millis(config.ensemble.connect_timeout_ms),
-            keep_alive: config.ensemble.tcp_keep_alive,
-        },
+    let settings = ElectionSettings {
+        me: my_id(config),
+        addresses: addresses(own, |it| it.election_port),
+        connect_timeout: Duration::from_millis(config.ensemble.connect_timeout_ms),
+        keep_alive: config.ensemble.tcp_keep_alive,
+    };
+    let listen = listen_on(|it| it.election_port)?.into_iter();
+    let listeners = listen.map(|address| listen::open(address, None)).collect::<Result<_, _>>()?;
+    let election = ElectionPort::new(
+        settings,
+        &others(config, |it| it.election_port),
+        listeners,
+        ELECTION_TOKENS,
         waker.clone(),
-    )?;
-    let keeper = Keeper::start(data_dir.to_owned(), waker.clone());
+        now,
+    );
+    let keeper = Keeper::start(data_dir, waker.clone()).map_err(ListenError::Threads)?;
     Ok(Member::new(election, quorum, keeper, data_dir.to_owned(), tree))
+}
+
+/// What agreement is told of what the disk held.
+///
+/// # Errors
+/// The small files cannot be read or written.
+pub fn recovered_state(
+    config: &Config,
+    data_dir: &Path,
+    recovered: &Recovered,
+) -> Result<State, FileError> {
+    let last = recovered.writer.last_zxid();
+    let epochs = EpochFiles::new(data_dir).load(last)?;
+    epochs.told.iter().for_each(|line| tracing::info!("{line}"));
+    let file = StandingFile::new(data_dir);
+    let mut standing = file.load()?;
+    if let Some(damage) = &epochs.damage {
+        tracing::error!("{damage}: this server has no vote until a leader has made it whole");
+        file.save(Standing::Damaged, damage)?;
+        standing = Standing::Damaged;
+    }
+    let dirs = [&*config.data_dir, &*config.data_log_dir];
+    if standing == Standing::Sound && last == Zxid::ZERO && epochs.current == 0 {
+        let is_vouched_for = config.properties.contains_key("zookeeper.db.autocreate")
+            && config.db_autocreate
+            || is_initialized(&dirs);
+        if !is_vouched_for {
+            standing = Standing::Empty;
+            file.save(standing, "there was nothing in the data directories")?;
+        }
+    }
+    take_initialize(&dirs)?;
+    Ok(State {
+        last,
+        committed: recovered.log.committed().max(recovered.snapshot).min(last),
+        accepted_epoch: epochs.accepted,
+        current_epoch: epochs.current,
+        standing,
+    })
 }

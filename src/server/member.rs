@@ -2,16 +2,15 @@
 //! agreement what came of it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use crate::io::ring::{Completion, Ring};
+use crate::io::ring::{Completion, Ring, Token};
 use crate::log::LogError;
 use crate::replica::ReceivedState;
-use crate::server::keeper::{Kept, Keeper, Keeping};
-use crate::server::peers::election::{ElectionEvent, ElectionPort};
+use crate::server::keeper::{Keeper, Keeping, Kept};
+use crate::server::peers::election::ElectionPort;
+use crate::server::peers::election::contacts::ElectionEvent;
 use crate::server::peers::quorum::{PeerEvent, QuorumPort};
 use crate::server::writer::PipelineCore;
-use crate::snapshot::frame::Pace;
 use crate::snapshot::load::LoadOptions;
 use crate::snapshot::transfer::{self, Form, Incoming, Received};
 use crate::time::Time;
@@ -72,12 +71,16 @@ impl Member {
 
     /// Whether a completion is for one of the ports.
     pub fn owns(&self, completion: &Completion<'_>) -> bool {
-        self.election.owns(completion) || self.quorum.owns(completion)
+        self.quorum.owns(completion) || self.is_of_election(completion)
+    }
+
+    fn is_of_election(&self, completion: &Completion<'_>) -> bool {
+        socket_of(completion).is_some_and(|token| self.election.owns(token))
     }
 
     /// Takes a completion of one of the ports.
     pub fn handle(&mut self, completion: Completion<'_>, now: Time) {
-        if self.election.owns(&completion) {
+        if self.is_of_election(&completion) {
             self.election.handle(completion, now);
         } else {
             self.quorum.handle(completion, now);
@@ -97,9 +100,6 @@ impl PipelineCore {
         let Some(member) = &mut self.member else { return };
         member.election.deliver(self.now);
         member.quorum.deliver(self.now);
-        if member.election.poll_timeout().is_some_and(|due| due <= self.now) {
-            member.election.handle_timeout(self.now);
-        }
         if member.quorum.poll_timeout().is_some_and(|due| due <= self.now) {
             member.quorum.handle_timeout(self.now);
         }
@@ -179,7 +179,7 @@ impl PipelineCore {
         match action {
             Action::Append { zxid, txn } => self.disk.append(zxid, &txn),
             Action::Notify { to, notification } => {
-                member.election.notify(to, notification, self.now);
+                member.election.notify(to, &notification, self.now);
             }
             Action::Truncate { after } => self.turn_log(Turning::Cut(after)),
             Action::SaveAcceptedEpoch { epoch } => {
@@ -193,6 +193,7 @@ impl PipelineCore {
             Action::ReceiveSnapshot { link, zxid, extensions } => {
                 self.receive_snapshot(link, zxid, extensions);
             }
+            Action::Resigned => self.stop_clients(),
             Action::Stop { reason } => self.stop_for(reason),
             action => {
                 let left = member.quorum.perform(action, self.now);
@@ -282,6 +283,11 @@ impl PipelineCore {
         Ok(())
     }
 
+    /// Why the server must stop at once, if it must.
+    pub fn poll_fault(&mut self) -> Option<String> {
+        self.member.as_mut()?.stopped.take()
+    }
+
     /// Gives the reads of the log that are due to their thread, and sends what is to be sent.
     pub(super) fn finish_peers(&mut self, ring: &mut Ring) {
         let Some(member) = &mut self.member else { return };
@@ -289,6 +295,19 @@ impl PipelineCore {
             member.quorum.read_log(wanted, self.disk.log.reader());
         }
         member.finish_turn(ring, self.now);
+    }
+}
+
+/// The socket that a completion is of.
+fn socket_of(completion: &Completion<'_>) -> Option<Token> {
+    match completion {
+        Completion::Accepted { listener: token, .. }
+        | Completion::AcceptFailed { listener: token, .. }
+        | Completion::Received { token, .. }
+        | Completion::Closed { token, .. }
+        | Completion::Sent { token, .. }
+        | Completion::SendFailed { token, .. } => Some(*token),
+        Completion::Written { .. } | Completion::Synced { .. } | Completion::Woken => None,
     }
 }
 

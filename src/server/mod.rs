@@ -54,6 +54,7 @@ pub mod epochs;
 pub mod standing;
 
 pub mod recover;
+pub mod recover_member;
 
 pub mod ensemble;
 

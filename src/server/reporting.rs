@@ -152,9 +152,8 @@ impl PipelineCore {
 fn ensemble_conf(ensemble: &Ensemble) -> EnsembleConf {
     let ticks = |ticks: u64| u32::try_from(ticks).unwrap_or(u32::MAX);
     let own = ensemble.own();
-    let port = |port: fn(&ServerAddress) -> u16| {
-        own.and_then(|own| own.addresses.first()).map_or(0, port)
-    };
+    let port =
+        |port: fn(&ServerAddress) -> u16| own.and_then(|own| own.addresses.first()).map_or(0, port);
     EnsembleConf {
         init_limit_ticks: ticks(ensemble.init_limit_ticks),
         sync_limit_ticks: ticks(ensemble.sync_limit_ticks),

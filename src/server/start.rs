@@ -32,6 +32,7 @@ use crate::server::peers::listen::ListenError;
 use crate::server::placement::{Plan, Role, plan};
 use crate::server::questions::Questions;
 use crate::server::recover::{Places, RecoverError, Recovered, into_log, recover, revive};
+use crate::server::small_file::FileError;
 use crate::server::snapshots::Snapshots;
 use crate::server::word;
 use crate::server::writer::{About, ClientEnd, PipelineCore};
@@ -47,6 +48,8 @@ const STANDALONE_SERVER_ID: u8 = 1;
 /// Why the server did not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
+    #[error(transparent)]
+    SmallFile(#[from] FileError),
     #[error("the ports for the other servers: {0}")]
     Peers(#[from] ListenError),
     #[error(transparent)]
@@ -269,8 +272,19 @@ fn assemble(
 ) -> Result<[Core<()>; 2], ServerError> {
     let Serve { config, plan, started, address, begun } = serve;
     let now = clock::now();
+    let state = match config.ensemble.distributed {
+        true => Some(ensemble::recovered_state(config, &data_dir(config), &recovered)?),
+        false => None,
+    };
+    let mut recovered = recovered;
     let tree = Arc::clone(recovered.writer.tree());
-    let version = recovered.writer.last_zxid();
+    let end = recovered.writer.last_zxid();
+    let version = state.map_or(end, |state| state.committed);
+    if state.is_some() {
+        let config_version = Zxid::from_raw(config.ensemble.version.cast_signed());
+        let text = config.ensemble.text();
+        recovered.writer.put_config(text.as_bytes(), config_version, clock::wall());
+    }
     let pipeline_at = executor_of(plan, Role::Pipeline);
     let pipeline_waker = &started[pipeline_at].waker;
     let (background, background_cores) = background::start(
@@ -290,7 +304,7 @@ fn assemble(
         clock::wall().0.cast_unsigned(),
     );
     revive(&mut sessions, &recovered.sessions, now);
-    let log = into_log(recovered.log, writer, version).map_err(RecoverError::Log)?;
+    let log = into_log(recovered.log, writer, end).map_err(RecoverError::Log)?;
     let warn_after = Duration::from_millis(config.log.sync_warning_threshold_ms);
     let snapshots = Snapshots::new(
         recovered.snapshot,
@@ -300,12 +314,14 @@ fn assemble(
     );
     let settings = settings(config);
     let tree_config = tree_config(config)?;
-    let pipeline = Pipeline::new(recovered.writer, sessions, settings, plan.client_count, now);
-    let (replica, member) = match recovered.member {
+    let mut pipeline = Pipeline::new(recovered.writer, sessions, settings, plan.client_count, now);
+    let (replica, member) = match state {
         None => (Replica::alone(pipeline), None),
         Some(state) => {
+            pipeline.set_committed(state.committed);
             let zab = Zab::new(ensemble::ensemble(config), state, random()?, now);
-            let member = ensemble::open(config, &data_dir(config), tree_config, pipeline_waker)?;
+            let member =
+                ensemble::open(config, &data_dir(config), tree_config, pipeline_waker, now)?;
             (Replica::member(pipeline, zab), Some(member))
         }
     };

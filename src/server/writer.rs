@@ -19,8 +19,8 @@ use crate::pipeline::{Client, Notice, Room, Write};
 use crate::replica::Replica;
 use crate::server::background::{Background, Done, SegmentJob};
 use crate::server::disk::Disk;
-use crate::server::mesh::{Receiver, Sender};
 use crate::server::member::Member;
+use crate::server::mesh::{Receiver, Sender};
 use crate::server::message::{Item, ToClients, ToPipeline};
 use crate::server::questions::Questions;
 use crate::server::report::StartupReport;
@@ -85,6 +85,16 @@ impl ClientEnd {
     }
 }
 
+/// How far the core is in stopping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stopping {
+    No,
+    /// It gives its leadership up.
+    Resigning,
+    /// The clients' cores have been told.
+    Told,
+}
+
 /// What the server says of itself and does not change.
 pub struct About {
     pub config: Arc<Config>,
@@ -107,6 +117,7 @@ pub struct PipelineCore {
     txn_bytes_max: usize,
     /// Whether the volume had no space for the log's next segment.
     is_full: bool,
+    stopping: Stopping,
     published: Zxid,
     reclaimed: Zxid,
     /// Replies published since the last look at whether to gather.
@@ -156,6 +167,7 @@ impl PipelineCore {
             trace_mask: 0,
             stages: Stages::new(),
             is_full: false,
+            stopping: Stopping::No,
             published,
             reclaimed: Zxid::ZERO,
             answered: 0,
@@ -421,7 +433,11 @@ impl PipelineCore {
     }
 
     fn take_snapshot(&mut self) {
-        if let Some(job) = self.snapshots.poll_job(self.replica.pipeline(), self.disk.log.durable(), self.disk.bytes) {
+        if let Some(job) = self.snapshots.poll_job(
+            self.replica.pipeline(),
+            self.disk.log.durable(),
+            self.disk.bytes,
+        ) {
             self.background.snapshots.send(job).expect("the background ends after the pipeline");
         }
     }
@@ -435,8 +451,22 @@ impl PipelineCore {
         self.clients[usize::from(core)].send(ToClients::Reported { connection, report });
     }
 
-    /// Tells every client core to finish: see [`PipelineCore::is_finished`].
+    /// Begins to stop: a leader hands its leadership over first, then every client core is told to
+    /// finish. See [`PipelineCore::is_finished`].
     pub fn stop(&mut self) {
+        self.stopping = Stopping::Resigning;
+        match &self.member {
+            Some(_) => self.replica.resign(self.now),
+            None => self.stop_clients(),
+        }
+    }
+
+    /// Tells every client core to finish.
+    pub(super) fn stop_clients(&mut self) {
+        if self.stopping != Stopping::Resigning {
+            return;
+        }
+        self.stopping = Stopping::Told;
         tracing::debug!("{} changes to reclaim", self.replica.pipeline().writer().journal_len());
         for client in &mut self.clients {
             client.send(ToClients::Stop);
@@ -447,7 +477,8 @@ impl PipelineCore {
     /// Whether everything that was taken in is durable and told, and nothing more can come: cores
     /// of clients end before this one, since they have answers to wait for.
     pub fn is_finished(&self) -> bool {
-        self.clients.iter().all(|it| it.to.is_local() || it.from.is_abandoned())
+        self.stopping == Stopping::Told
+            && self.clients.iter().all(|it| it.to.is_local() || it.from.is_abandoned())
             && self.disk.log.is_idle()
             && !self.disk.is_busy()
             && self.clients.iter().all(|it| it.backlog.is_empty() && it.from.is_empty())
@@ -470,8 +501,8 @@ impl PipelineCore {
             self.disk.log.retry_at(),
             self.member.as_ref().and_then(Member::poll_timeout),
         ]
-            .into_iter()
-            .flatten()
-            .min()
+        .into_iter()
+        .flatten()
+        .min()
     }
 }

@@ -5,6 +5,8 @@
 //! unfinished.snapshot.<zxid>  being written, or left by a crash
 //! removed.snapshot.<zxid>     being deleted, or left by a crash
 //! snapshot.<zxid>/fuzzy       an empty file: it holds parts of transactions after its zxid
+//! snapshot.<zxid>/pending     an empty file: it came from a leader, and the log may not yet go on
+//!                             behind it
 //! ```
 //! A rename is all or nothing, so neither a part of a snapshot is seen nor what a deletion left.
 
@@ -18,6 +20,7 @@ const PREFIX: &str = "snapshot.";
 const UNFINISHED: &str = "unfinished.";
 const REMOVED: &str = "removed.";
 const FUZZY: &str = "fuzzy";
+const PENDING: &str = "pending";
 
 /// The name of the snapshot at `zxid`.
 pub fn name(zxid: Zxid) -> String {
@@ -45,6 +48,32 @@ pub fn list(dir: &Path) -> Result<Vec<(Zxid, PathBuf)>, SnapshotError> {
 /// Apache's sent. The log's replay makes the tree exact.
 pub fn is_fuzzy(path: &Path) -> bool {
     path.join(FUZZY).exists()
+}
+
+/// Whether the snapshot at `path` came from a leader, and nobody has said since that the log goes
+/// on behind it: what the log holds beyond it may be of another history.
+pub fn is_pending(path: &Path) -> bool {
+    path.join(PENDING).exists()
+}
+
+/// The log goes on behind the snapshot at `zxid`, durably.
+pub fn settle(dir: &Path, zxid: Zxid) -> Result<(), SnapshotError> {
+    unmark(&dir.join(name(zxid)), PENDING)
+}
+
+/// The snapshot at `zxid` has turned out to hold no part of anything later.
+pub fn settle_exact(dir: &Path, zxid: Zxid) -> Result<(), SnapshotError> {
+    unmark(&dir.join(name(zxid)), FUZZY)
+}
+
+fn unmark(path: &Path, mark: &str) -> Result<(), SnapshotError> {
+    let mark = path.join(mark);
+    match std::fs::remove_file(&mark) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        removed => {
+            removed.map_err(|e| SnapshotError::io("remove", &mark, 0, e)).and_then(|()| sync(path))
+        }
+    }
 }
 
 /// The names of the directories in `dir`.
@@ -94,7 +123,16 @@ impl Unfinished {
 
     /// Says that it is fuzzy.
     pub fn mark_fuzzy(&self) -> Result<(), SnapshotError> {
-        let path = self.path.join(FUZZY);
+        self.mark(FUZZY)
+    }
+
+    /// Says that it came from a leader.
+    pub fn mark_pending(&self) -> Result<(), SnapshotError> {
+        self.mark(PENDING)
+    }
+
+    fn mark(&self, name: &str) -> Result<(), SnapshotError> {
+        let path = self.path.join(name);
         let made = File::create(&path).and_then(|file| file.sync_all());
         made.map_err(|e| SnapshotError::io("create", &path, 0, e))
     }

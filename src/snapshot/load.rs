@@ -46,6 +46,8 @@ pub struct Loaded {
     /// Whether it holds parts of transactions after its zxid: the replay of the log behind it is
     /// `Replay::Fuzzy`, and digests tell from where on the tree is exact.
     pub is_fuzzy: bool,
+    /// Whether it came from a leader and the log may not yet go on behind it.
+    pub is_pending: bool,
     /// Newer snapshots that are not sound, the newest first. The caller reports them.
     pub skipped: Vec<Skipped>,
 }
@@ -94,8 +96,16 @@ pub fn load(path: &Path, zxid: Zxid, options: &LoadOptions) -> Result<Loaded, Sn
     let writer = builder
         .finish(sums, zxid, Some(manifest.digest))
         .map_err(|source| SnapshotError::NoTree { dir: path.to_owned(), source })?;
-    let (digest, is_fuzzy) = (manifest.digest, directory::is_fuzzy(path));
-    Ok(Loaded { writer, sessions, zxid, digest, figures, is_fuzzy, skipped: Vec::new() })
+    Ok(Loaded {
+        writer,
+        sessions,
+        zxid,
+        digest: manifest.digest,
+        figures,
+        is_fuzzy: directory::is_fuzzy(path),
+        is_pending: directory::is_pending(path),
+        skipped: Vec::new(),
+    })
 }
 
 /// Reads the snapshot at `path` as loading does, but for building the tree.

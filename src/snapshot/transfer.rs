@@ -46,7 +46,7 @@ pub enum Form {
     Checked,
 }
 
-/// Writes the tree at `zxid`, whose digest is `digest`, with `sessions` (id and timeout in
+/// Writes the tree at `zxid`, whose digest is `digest` where that is known, with `sessions` (id and timeout in
 /// milliseconds) to `out`, and flushes it.
 ///
 /// `out` may be as slow as it likes: nothing of the tree is held while it waits but the version
@@ -59,14 +59,14 @@ pub enum Form {
 pub fn send(
     tree: &Tree,
     zxid: Zxid,
-    digest: u64,
+    digest: Option<u64>,
     sessions: &[(i64, i32)],
     form: Form,
     out: &mut dyn Write,
 ) -> Result<(), SnapshotError> {
     let path = Path::new(STREAM);
     let mut writer = JuteWriter::new(BufWriter::with_capacity(BUFFER_BYTES, out), path);
-    write_body(&mut writer, tree, zxid, digest, sessions)?;
+    let digest = write_body(&mut writer, tree, zxid, digest, sessions)?;
     writer.record(|out| out.put_string(SIGNATURE))?;
     if form == Form::Checked {
         write_digest(&mut writer, zxid, digest)?;
@@ -104,6 +104,9 @@ pub struct Received {
 /// Reads a tree from `input`, exactly to its end, and makes a durable snapshot of it: written under
 /// another name, read back from there, and then renamed. Blocks for as long as that takes.
 ///
+/// The caller then lets the log go on behind it (`Log::reset_after`), and says so by
+/// [`directory::settle`] when that is durable; a start in between completes it.
+///
 /// `input` is read in small pieces: let it be buffered.
 ///
 /// # Errors
@@ -133,6 +136,7 @@ pub fn receive(input: impl Read, incoming: &Incoming<'_>) -> Result<Received, Sn
     let sessions: Vec<(i64, i32)> = sessions.into_iter().collect();
     let (tree, digest) = (writer.tree(), writer.digest());
     let (unfinished, _) = write::write_unfinished(dir, tree, zxid, digest, &sessions, Pace::Full)?;
+    unfinished.mark_pending()?;
     if is_fuzzy {
         unfinished.mark_fuzzy()?;
     }

@@ -413,6 +413,7 @@ impl Election {
                 self.settle(ballot, supporters);
                 return;
             }
+            self.consider_emptiness(now);
         }
         let State::Looking(looking) = &mut self.state else { return };
         looking.settled.insert(from, ballot);
@@ -520,9 +521,13 @@ impl Election {
             return;
         }
         let State::Looking(looking) = &mut self.state else { return };
+        let me = self.ensemble.me;
         let is_empty = |ballot: &Ballot| {
-            let Vote { zxid, peer_epoch, .. } = ballot.vote;
-            ballot.doing == Doing::Looking && zxid == Zxid::ZERO && peer_epoch == 0
+            let Vote { leader, zxid, peer_epoch } = ballot.vote;
+            // Who follows this server, which does not lead, has had nothing from it yet.
+            let is_without_leader = ballot.doing == Doing::Looking
+                || (ballot.doing == Doing::Following && leader == me);
+            is_without_leader && zxid == Zxid::ZERO && peer_epoch == 0
         };
         let all_are = self
             .ensemble

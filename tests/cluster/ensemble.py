@@ -97,7 +97,8 @@ class Node:
         self.process, self.is_frozen = None, False
         # A Java server's digests are not those of the tree until it is past a fuzzy snapshot's zxid; what it
         # counted as mismatches until then is not held against anybody.
-        self.mismatches_known, self.fuzzy_until = 0, 0
+        # Its log is not either, up to so many characters.
+        self.mismatches_known, self.fuzzy_until, self.log_excused = 0, 0, 0
         # Settings and JVM flags of this server alone, on top of the ensemble's.
         self.settings, self.flags = [], []
 
@@ -319,22 +320,33 @@ class Ensemble:
                 raise AssertionError(f"after {seconds} s {self.running} are at {shown}")
             await asyncio.sleep(0.05)
 
-    async def make_lead(self, wanted, tries=40):
-        """Restarts leaders until `wanted` leads: the longest history and then the highest id win."""
+    async def make_lead(self, wanted, tries=5):
+        """Has `wanted` win an election: it alone of a quorum knows the last writes."""
         for _ in range(tries):
             leader = await self.leader()
             if leader is wanted:
                 await self.wait()
                 return
-            # Rivals that could win are taken away for the election, if a quorum stays without them.
-            away = [node for node in self.voters if node is not wanted and node.number > wanted.number]
-            spare = len(self.voters) - len(self.voters) // 2 - 1
-            away = sorted(away, key=lambda node: node is not leader)[: spare]
-            for node in {leader, *away} if len({leader, *away}) <= spare else {leader}:
+            others = [node for node in self.voters if node is not wanted]
+            stale = [node for node in others if node is not leader][: len(self.voters) // 2]
+            for node in stale:
                 await node.stop()
-            await self.wait([node for node in self.running if not node.is_observer])
+            await self.wait()
+            await self.write_one()
+            for node in others:
+                await node.stop()
+            await self.start([wanted, *stale])
             await self.start()
         raise AssertionError(f"{wanted} did not come to lead in {tries} elections")
+
+    async def write_one(self):
+        """A write that all running servers have."""
+        leader = await self.leader()
+        session = await client.open_session([leader.address], timeout_ms=30_000)
+        await session.ensure("/lead")
+        await session.set("/lead", b"")
+        await session.close()
+        await self.wait_equal()
 
     @property
     def voters(self):

@@ -1,6 +1,7 @@
 """One server's disk is damaged or wiped while another is stale: the two must not forget what was committed."""
 
 import asyncio
+import random
 import time
 
 import check
@@ -17,7 +18,7 @@ async def damaged(story):
         if story.flags.only and name not in story.flags.only:
             continue
         async with story.ensemble(3) as ensemble:
-            wrong = await one_damage(ensemble, harm)
+            wrong = await one_damage(ensemble, harm, random.Random(story.seed))
             story.say(f"{name} beside a stale server: {wrong or 'nothing forgotten'}")
             if not wrong:
                 story.check((await check.same_trees(ensemble))[0], name)
@@ -25,7 +26,7 @@ async def damaged(story):
     story.check(story.excuse(forgotten, lambda text: True), "damage")
 
 
-async def one_damage(ensemble, harm):
+async def one_damage(ensemble, harm, chooser):
     """What was forgotten, as texts."""
     whole, hurt, stale = ensemble.nodes
     session = await client.open_session(ensemble.addresses[:2], timeout_ms=40_000)
@@ -40,7 +41,7 @@ async def one_damage(ensemble, harm):
     await session.close()
     for node in (whole, hurt):
         await node.stop()
-    harm(hurt)
+    harm(hurt, chooser)
     for node in (hurt, stale):
         node.start()
     wrong = await served_without(ensemble, [hurt, stale], paths)
@@ -80,8 +81,9 @@ async def lost(node, paths):
     return [f"{node} lacks {len(missing)} of {len(paths)} acknowledged nodes"] if missing else []
 
 
-def flip(node):
-    """One bit of an acknowledged node's bytes, in the middle of the log."""
+def flip(node, chooser):
+    """One bit of the record of an acknowledged node, in the middle of the log; of a Java server's log the record's
+    end mark, at which that server takes the log for ended."""
     marker = b"/kept/marker-0050-"
     for path in sorted(node.data.rglob("*")):
         if not path.is_file() or "snapshot" in path.name:
@@ -89,11 +91,23 @@ def flip(node):
         content = bytearray(path.read_bytes())
         at = content.find(marker)
         if at >= 0:
-            content[at + len(marker) - 2] ^= 1
+            at = java_record_end(content, at) if node.is_java else at + chooser.randrange(-30, 30)
+            content[at] ^= 1 << chooser.randrange(8)
             path.write_bytes(content)
             return
     raise AssertionError(f"no log of {node} holds the marker")
 
 
-def wipe(node):
+def java_record_end(content, inside):
+    """Where the record that spans `inside` has its end mark: checksum, length, bytes, mark each."""
+    at = 16
+    while at < inside:
+        start, at = at, at + 12 + int.from_bytes(content[at + 8 : at + 12], "big")
+        if start < inside < at:
+            return at
+        at += 1
+    raise AssertionError("the log's records do not line up")
+
+
+def wipe(node, chooser):  # noqa: ARG001 - as `flip`
     node.wipe()

@@ -35,7 +35,7 @@ async def catch_up(story):
 
 
 async def one_catch_up(story, ensemble, kind, is_empty):
-    late = next(node for node in ensemble.nodes if node is not await ensemble.leader())
+    late = (await ensemble.followers())[0]
     others = [node for node in ensemble.nodes if node is not late]
     await late.stop()
     if is_empty:

@@ -6,6 +6,7 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use crate::io::ring::Token;
+use crate::log::piece::Bookmark;
 use crate::server::peers::streams::Feed;
 use crate::time::Time;
 use crate::wire::quorum::ServerId;
@@ -101,6 +102,8 @@ pub struct Link {
     pub paused: bool,
     pub sending: Option<Sending>,
     pub log_wanted: Option<LogWanted>,
+    /// Where the last read of the log left off.
+    pub bookmark: Option<Bookmark>,
     pub packets_received: u64,
     pub packets_sent: u64,
 }
@@ -127,6 +130,7 @@ impl Link {
             paused: false,
             sending: None,
             log_wanted: None,
+            bookmark: None,
             packets_received: 0,
             packets_sent: 0,
         }

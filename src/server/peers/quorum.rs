@@ -24,10 +24,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
+use thiserror::Error;
+
 use crate::io::listener;
 use crate::io::ring::{Completion, Token};
 use crate::io::wake::Waker;
 use crate::log::LogError;
+use crate::log::piece::Piece;
 use crate::server::peers::dial::Dialer;
 use crate::server::peers::link::{Deadlines, End, Link, LogWanted, Phase};
 use crate::server::peers::listen::{self, ListenError};
@@ -105,6 +108,17 @@ pub struct QuorumSettings {
 /// Transactions in order, as they stand in the log.
 pub type Txns = Vec<(Zxid, Arc<[u8]>)>;
 
+/// Why a learner cannot be brought into step from the log.
+#[derive(Debug, Error)]
+pub enum LogUnread {
+    /// The learner's history ends with a transaction that this server does not have.
+    #[error("the log has no transaction {0}")]
+    Foreign(Zxid),
+    /// The log does not reach back so far, or cannot be read.
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
 /// What has happened. `R` is what a snapshot that was received has become.
 #[derive(Debug)]
 pub enum PeerEvent<R> {
@@ -137,22 +151,23 @@ pub enum PeerEvent<R> {
     SnapshotSent {
         link: LinkId,
     },
-    /// A snapshot has been parsed. Nothing more is taken from the link before
-    /// [`QuorumPort::resume`].
+    /// A snapshot has come and is durable: it takes the place of the tree, also where the link is
+    /// gone meanwhile. Nothing more is taken from the link before [`QuorumPort::resume`].
     SnapshotReceived {
         link: LinkId,
         received: R,
     },
-    /// A snapshot was not made or not understood; the link is of no use any more. For one that was
-    /// sent it comes also when the link is gone: what it was made of has been let go.
+    /// A snapshot was not made or not understood, and the link, if it is still there, is of no use.
+    /// What one that was to be sent was made of has been let go.
     SnapshotFailed {
         link: LinkId,
         reason: String,
     },
-    /// What [`QuorumPort::read_log`] asked for, in order and without a gap.
+    /// What [`QuorumPort::read_log`] asked for, in order and without a gap; empty where the durable
+    /// log ends there. An error is no fault of the link: its learner needs a snapshot.
     LogRead {
         link: LinkId,
-        result: Result<Txns, LogError>,
+        result: Result<Txns, LogUnread>,
     },
 }
 
@@ -199,7 +214,7 @@ pub struct LinkInfo {
 enum Outcome<R> {
     Sent { link: LinkId, sender: usize, result: Result<(), String> },
     Received { link: LinkId, result: Result<R, String>, reader: SnapshotReader },
-    LogRead { link: LinkId, result: Result<Txns, LogError> },
+    LogRead { link: LinkId, result: Result<Piece, LogUnread> },
 }
 
 /// What the ring is told at the end of a turn.
@@ -384,8 +399,12 @@ impl<R: Send + 'static> QuorumPort<R> {
         self.move_streams();
     }
 
-    /// When [`QuorumPort::handle_timeout`] is due.
+    /// When [`QuorumPort::handle_timeout`] is due, or an event waits: a core waits no longer.
     pub fn poll_timeout(&self) -> Option<Time> {
+        if !self.events.is_empty() {
+            // Something said it at the end of a turn: nobody waits before it is heard.
+            return Some(Time::default());
+        }
         let links = self.links.values().filter_map(|it| it.deadline(&self.deadlines));
         let links = links.map(|(due, _)| due).min();
         let early = self.early.front().map(|(due, ..)| *due);

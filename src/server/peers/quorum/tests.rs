@@ -1,10 +1,6 @@
 //! Ports on real loopback sockets, each with its ring, all on one thread.
 
-#![expect(
-    clippy::disallowed_types,
-    clippy::disallowed_methods,
-    reason = "hostile and slow ends are std's sockets, with threads"
-)]
+#![expect(clippy::disallowed_types, reason = "hostile and slow ends are std's sockets")]
 
 use std::io::{BufRead, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -84,11 +80,11 @@ impl Side {
         assert_eq!(self.port.perform(action, now), None);
     }
 
-    fn to_learner(&mut self, link: LinkId, message: FromLeader) {
+    fn tell_learner(&mut self, link: LinkId, message: FromLeader) {
         self.perform(Action::ToLearner { link, message });
     }
 
-    fn to_leader(&mut self, link: LinkId, message: FromLearner) {
+    fn tell_leader(&mut self, link: LinkId, message: FromLearner) {
         self.perform(Action::ToLeader { link, message });
     }
 
@@ -131,7 +127,7 @@ impl Side {
         })
     }
 
-    fn from_leader(&self) -> Vec<FromLeader> {
+    fn heard_leader(&self) -> Vec<FromLeader> {
         let message = |event: &Event| match event {
             PeerEvent::FromLeader { message, .. } => Some(message.clone()),
             _ => None,
@@ -139,7 +135,7 @@ impl Side {
         self.events.iter().filter_map(message).collect()
     }
 
-    fn from_learner(&self) -> Vec<FromLearner> {
+    fn heard_learner(&self) -> Vec<FromLearner> {
         let message = |event: &Event| match event {
             PeerEvent::FromLearner { message, .. } => Some(message.clone()),
             _ => None,
@@ -199,8 +195,8 @@ fn pair() -> (Side, LinkId, Side, LinkId) {
     learner.perform(Action::Connect { to: ServerId(1) });
     learner.until(|learner| learner.connected().is_some());
     let up = learner.connected().unwrap();
-    learner.to_leader(up, info(2));
-    until(&mut leader, &mut learner, |leader, _| leader.from_learner().len() == 1);
+    learner.tell_leader(up, info(2));
+    until(&mut leader, &mut learner, |leader, _| leader.heard_learner().len() == 1);
     let down = leader.accepted().unwrap();
     leader.take();
     learner.take();

@@ -2,10 +2,9 @@
 
 use std::fmt::Display;
 use std::io::BufRead;
-use std::sync::Arc;
 use std::sync::mpsc::{TryRecvError, sync_channel};
 
-use crate::log::LogError;
+use crate::log::piece::{Bookmark, Piece};
 use crate::log::read::Reader;
 use crate::server::peers::link::{End, Incoming, Link, LogWanted, Phase, Sending};
 use crate::server::peers::streams::{PIECE_BYTES, PIECES_MAX, PieceWriter, SnapshotReader, feed};
@@ -13,9 +12,8 @@ use crate::server::peers::workers::Job;
 use crate::wire::quorum::Extensions;
 use crate::wire::quorum::codec::{CHUNK_BYTES_MAX, encode_chunk};
 use crate::zab::output::LinkId;
-use crate::zxid::Zxid;
 
-use super::{Outcome, PeerEvent, QUEUED_LOW_BYTES, QuorumPort, Txns};
+use super::{LogUnread, Outcome, PeerEvent, QUEUED_LOW_BYTES, QuorumPort};
 
 const _: () = assert!(PIECE_BYTES <= CHUNK_BYTES_MAX);
 
@@ -83,7 +81,7 @@ impl<R: Send + 'static> QuorumPort<R> {
     /// Performs `Action::ReceiveSnapshot`: the bytes that come on the link go to `parse`, which
     /// runs on a thread and must consume what belongs to the snapshot and no more (it reads by
     /// [`std::io::BufRead`], and what it leaves is taken for packets). `SnapshotReceived` or
-    /// `SnapshotFailed` follows, unless the link is lost before.
+    /// `SnapshotFailed` follows, always one of them, also when the link is lost or closed.
     pub fn receive_snapshot<E: Display>(
         &mut self,
         link: LinkId,
@@ -91,7 +89,7 @@ impl<R: Send + 'static> QuorumPort<R> {
         parse: impl FnOnce(&mut SnapshotReader) -> Result<R, E> + Send + 'static,
     ) {
         let Some(it) = self.links.get_mut(&link).filter(|it| !it.is_leaving()) else {
-            return;
+            return self.snapshot_failed(link, LINK_GONE.to_owned());
         };
         assert!(matches!(it.phase, Phase::Named), "a snapshot is received behind a SNAP");
         let (feed, mut reader) = feed(self.waker.clone());
@@ -120,13 +118,14 @@ impl<R: Send + 'static> QuorumPort<R> {
         due.log_wanted.take()
     }
 
-    /// Reads the log for a link on a thread. `LogRead` follows.
+    /// Reads the log for a link on a thread. `LogRead` follows, unless the link is lost.
     pub fn read_log(&mut self, wanted: LogWanted, reader: Reader) {
-        let LogWanted { link, after, bytes } = wanted;
+        let link = wanted.link;
+        let bookmark = self.links.get_mut(&link).and_then(|it| it.bookmark.take());
         self.stats.log_reads += 1;
         let (outcomes, waker) = (self.to_core.clone(), self.waker.clone());
         self.workers.read_log(Box::new(move || {
-            let result = read(&reader, after, bytes);
+            let result = read(&reader, wanted, bookmark);
             // The segments it holds can be purged again when the core hears.
             drop(reader);
             if outcomes.send(Outcome::LogRead { link, result }).is_ok() {
@@ -137,11 +136,7 @@ impl<R: Send + 'static> QuorumPort<R> {
 
     pub(super) fn take_outcome(&mut self, outcome: Outcome<R>) {
         match outcome {
-            Outcome::LogRead { link, result } => {
-                if self.links.get(&link).is_some_and(|it| !it.is_leaving()) {
-                    self.events.push_back(PeerEvent::LogRead { link, result });
-                }
-            }
+            Outcome::LogRead { link, result } => self.take_log(link, result),
             Outcome::Sent { link, sender, result } => {
                 self.workers.handle_sent(sender);
                 self.start_sending();
@@ -149,6 +144,17 @@ impl<R: Send + 'static> QuorumPort<R> {
             }
             Outcome::Received { link, result, reader } => self.take_received(link, result, reader),
         }
+    }
+
+    fn take_log(&mut self, link: LinkId, result: Result<Piece, LogUnread>) {
+        let Some(it) = self.links.get_mut(&link).filter(|it| !it.is_leaving()) else {
+            return;
+        };
+        let result = result.map(|Piece { txns, bookmark, .. }| {
+            it.bookmark = Some(bookmark);
+            txns
+        });
+        self.events.push_back(PeerEvent::LogRead { link, result });
     }
 
     fn take_sent(&mut self, link: LinkId, result: Result<(), String>) {
@@ -165,33 +171,30 @@ impl<R: Send + 'static> QuorumPort<R> {
     }
 
     fn take_received(&mut self, link: LinkId, result: Result<R, String>, reader: SnapshotReader) {
-        let Some(it) = self.links.get_mut(&link).filter(|it| !it.is_leaving()) else {
-            tracing::info!("the link of a snapshot is gone: {}", outcome_text(&result));
-            // A large tree takes its time to free: not on this core.
-            self.workers.receive(Box::new(move || drop(result)));
-            return;
-        };
-        assert!(matches!(it.phase, Phase::Receiving(_) | Phase::Installing));
+        let is_failed = result.is_err();
         match result {
             Ok(received) => {
-                // What a bare stream is followed by has gone the same way as the stream.
-                let rest = reader.into_rest();
-                assert!(rest.is_empty() || it.input.is_empty(), "all bytes went one way");
-                if !rest.is_empty() {
-                    it.input = rest;
-                }
                 self.stats.snapshots_received += 1;
                 self.events.push_back(PeerEvent::SnapshotReceived { link, received });
             }
             Err(reason) => {
-                it.input = Vec::new();
                 self.warn(link, &format!("the snapshot on it is of no use: {reason}"));
                 self.snapshot_failed(link, reason);
             }
         }
-        if let Some(it) = self.links.get_mut(&link) {
-            it.phase = Phase::Installing;
-            it.partial_since = None;
+        let Some(it) = self.links.get_mut(&link).filter(|it| !it.is_leaving()) else {
+            return;
+        };
+        assert!(matches!(it.phase, Phase::Receiving(_) | Phase::Installing));
+        it.phase = Phase::Installing;
+        it.partial_since = None;
+        // What a bare stream is followed by has gone the same way as the stream.
+        let rest = reader.into_rest();
+        assert!(rest.is_empty() || it.input.is_empty(), "all bytes went one way");
+        if is_failed {
+            it.input = Vec::new();
+        } else if !rest.is_empty() {
+            it.input = rest;
         }
         self.regulate(link);
     }
@@ -264,25 +267,21 @@ fn at_end(reader: &mut SnapshotReader) -> Result<(), String> {
     }
 }
 
-fn outcome_text<R>(result: &Result<R, String>) -> &str {
-    match result {
-        Ok(_) => "the snapshot had come whole",
-        Err(reason) => reason,
+/// The transactions later than `after`: one at least where there are any, and about `bytes` of
+/// them.
+///
+/// # Errors
+/// The log does not continue a history that ends with `after`. An epoch's start has no
+/// transaction: it is where the epoch begins.
+fn read(
+    reader: &Reader,
+    LogWanted { after, bytes, .. }: LogWanted,
+    bookmark: Option<Bookmark>,
+) -> Result<Piece, LogUnread> {
+    let piece = reader.read_piece(after, bytes, bookmark)?;
+    if piece.previous != after && after.counter() != 0 {
+        return Err(LogUnread::Foreign(after));
     }
-}
-
-/// Transactions later than `after`, until they are `bytes` or more.
-fn read(reader: &Reader, after: Zxid, bytes: usize) -> Result<Txns, LogError> {
-    let mut txns = Vec::new();
-    let mut length = 0;
-    for txn in reader.read_from(Zxid::from_raw(after.raw() + 1))? {
-        let (zxid, txn) = txn?;
-        assert!(zxid > after, "the log is read from behind what is known");
-        length += txn.len();
-        txns.push((zxid, Arc::from(txn)));
-        if length >= bytes {
-            break;
-        }
-    }
-    Ok(txns)
+    assert!(piece.txns.first().is_none_or(|(zxid, _)| *zxid > after));
+    Ok(piece)
 }

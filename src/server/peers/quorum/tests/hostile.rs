@@ -45,7 +45,7 @@ fn declared_lengths_are_refused_before_their_bytes_come() {
         bytes.put_i64(-1);
         bytes.put_i32(length);
         let leader = check_refused(&bytes);
-        assert_eq!(leader.from_learner(), [info(2)]);
+        assert_eq!(leader.heard_learner(), [info(2)]);
         assert!(leader.is_disconnected());
     }
     let mut bytes = learner_packets(&[info(2)]);
@@ -99,7 +99,7 @@ fn a_packet_that_is_begun_must_go_on() {
     assert_eq!(leader.port.links.len(), 1);
     // A byte is progress, a whole packet the end of it.
     socket.write_all(&[last, 0]).unwrap();
-    leader.until(|leader| leader.from_learner().len() == 2);
+    leader.until(|leader| leader.heard_learner().len() == 2);
     leader.ahead += TICK * 4;
     leader.turns(3);
     assert!(!leader.is_disconnected());
@@ -127,7 +127,7 @@ fn a_learner_that_never_reads_is_closed_when_its_send_makes_no_progress() {
     leader.until(|leader| leader.accepted().is_some());
     let link = leader.accepted().unwrap();
     for counter in 1..=20 {
-        leader.to_learner(link, proposal(counter, 1 << 20));
+        leader.tell_learner(link, proposal(counter, 1 << 20));
     }
     leader.turns(50);
     let queued = leader.port.queued_bytes(link);
@@ -147,7 +147,7 @@ fn a_link_with_too_much_queued_is_closed() {
     let message = proposal(1, 1 << 20);
     let mut count = 0;
     while !leader.is_disconnected() {
-        leader.to_learner(link, message.clone());
+        leader.tell_learner(link, message.clone());
         assert!(leader.port.queued_bytes(link) <= QUEUED_MAX_BYTES);
         count += 1;
         assert!(count < 200, "a bound is missing");

@@ -33,16 +33,16 @@ fn packets_go_both_ways_in_order_and_are_counted() {
     let acks: Vec<FromLearner> =
         (1..=402).map(|counter| FromLearner::Ack { zxid: Zxid::new(1, counter) }).collect();
     for message in &expected {
-        leader.to_learner(down, message.clone());
+        leader.tell_learner(down, message.clone());
     }
     for ack in &acks {
-        learner.to_leader(up, ack.clone());
+        learner.tell_leader(up, ack.clone());
     }
     until(&mut leader, &mut learner, |leader, learner| {
         leader.events.len() >= acks.len() && learner.events.len() >= expected.len()
     });
-    assert_eq!(learner.from_leader(), expected);
-    assert_eq!(leader.from_learner(), acks);
+    assert_eq!(learner.heard_leader(), expected);
+    assert_eq!(leader.heard_learner(), acks);
     let (sent, received) = (leader.port.stats(), learner.port.stats());
     assert_eq!((sent.packets_sent, received.packets_received), (403, 403));
     assert_eq!((sent.packets_received, received.packets_sent), (403, 403));
@@ -56,7 +56,7 @@ fn packets_go_both_ways_in_order_and_are_counted() {
 fn a_turn_of_many_packets_is_one_send() {
     let (mut leader, down, mut learner, _) = pair();
     for counter in 1..=1000 {
-        leader.to_learner(down, proposal(counter, 100));
+        leader.tell_learner(down, proposal(counter, 100));
     }
     let queued = leader.port.queued_bytes(down);
     assert!(queued < 256 << 10, "it fits one send");
@@ -76,7 +76,7 @@ fn a_learner_that_is_early_is_taken_when_leading_begins() {
     leader.turns(20);
     assert!(leader.events.is_empty());
     leader.perform(Action::Accept(true));
-    leader.until(|leader| leader.from_learner() == [info(2)]);
+    leader.until(|leader| leader.heard_learner() == [info(2)]);
     assert!(matches!(leader.events[0], PeerEvent::Accepted { .. }));
 }
 
@@ -117,8 +117,8 @@ fn packets_may_come_byte_by_byte() {
         socket.write_all(&[byte]).unwrap();
         leader.turn();
     }
-    leader.until(|leader| leader.from_learner().len() == messages.len());
-    assert_eq!(leader.from_learner(), messages);
+    leader.until(|leader| leader.heard_learner().len() == messages.len());
+    assert_eq!(leader.heard_learner(), messages);
 }
 
 #[test]
@@ -167,12 +167,12 @@ fn a_closed_link_sends_what_is_queued_and_tells_only_the_other_end() {
     let (mut leader, down, mut learner, _) = pair();
     let messages: Vec<FromLeader> = (1..=50).map(|counter| proposal(counter, 40_000)).collect();
     for message in &messages {
-        leader.to_learner(down, message.clone());
+        leader.tell_learner(down, message.clone());
     }
     leader.perform(Action::Close { link: down });
-    leader.to_learner(down, FromLeader::Sync);
+    leader.tell_learner(down, FromLeader::Sync);
     until(&mut leader, &mut learner, |_, learner| learner.is_disconnected());
-    assert_eq!(learner.from_leader(), messages);
+    assert_eq!(learner.heard_leader(), messages);
     until(&mut leader, &mut learner, |leader, _| leader.port.links.is_empty());
     assert!(leader.events.is_empty(), "{:?}", leader.events);
 }
@@ -196,14 +196,14 @@ fn a_closed_link_whose_other_end_stays_is_gone_after_a_while() {
 #[test]
 fn a_server_that_stops_says_goodbye() {
     let (mut leader, down, mut learner, _) = pair();
-    leader.to_learner(down, proposal(1, 100_000));
+    leader.tell_learner(down, proposal(1, 100_000));
     let now = leader.now();
     leader.port.stop(now);
     assert!(!leader.port.is_finished());
     until(&mut leader, &mut learner, |leader, learner| {
         leader.port.is_finished() && learner.is_disconnected()
     });
-    assert_eq!(learner.from_leader(), [proposal(1, 100_000)]);
+    assert_eq!(learner.heard_leader(), [proposal(1, 100_000)]);
     assert!(TcpStream::connect(("127.0.0.1", learner.port.settings.peers[0].1[0].1)).is_err());
 }
 
@@ -234,7 +234,7 @@ fn drain(dir: &std::path::Path, log: &mut crate::log::append::Log) {
 fn the_log_is_read_when_the_queue_is_short() {
     let dir = tempfile::tempdir().unwrap();
     let (mut leader, down, mut learner, _) = pair();
-    leader.to_learner(down, proposal(9, 2 * QUEUED_LOW_BYTES));
+    leader.tell_learner(down, proposal(9, 2 * QUEUED_LOW_BYTES));
     let read = |after: u32| Action::ReadLog { link: down, after: Zxid::new(1, after), bytes: 1000 };
     leader.perform(read(10));
     assert_eq!(leader.port.poll_log_wanted(), None, "the queue is long");
@@ -255,20 +255,88 @@ fn the_log_is_read_when_the_queue_is_short() {
     assert_eq!(leader.port.poll_log_wanted(), None, "once");
 }
 
+/// A log whose history before (1, 50) was replaced by a snapshot, then (1, 51), (1, 52), (3, 1).
+fn log_reader_after_reset(dir: &std::path::Path) -> crate::log::read::Reader {
+    let options = Options { identity: 7, segment_bytes: 4 << 20, committed: Zxid::ZERO };
+    let mut log = recover::open(dir, options).unwrap().into_log(WriterKind::Mmap).unwrap();
+    log.append(Zxid::new(1, 1), &[1; 30]);
+    drain(dir, &mut log);
+    log.reset_after(Zxid::new(1, 50));
+    drain(dir, &mut log);
+    for zxid in [Zxid::new(1, 51), Zxid::new(1, 52), Zxid::new(3, 1)] {
+        log.append(zxid, &[2; 30]);
+    }
+    drain(dir, &mut log);
+    log.reader()
+}
+
 #[test]
-fn a_log_that_does_not_reach_back_is_an_answer() {
+fn a_history_that_the_log_does_not_continue_is_not_continued() {
     let dir = tempfile::tempdir().unwrap();
     let (mut leader, down, _learner, _) = pair();
-    let options = Options { identity: 7, segment_bytes: 4 << 20, committed: Zxid::ZERO };
-    let mut log = recover::open(dir.path(), options).unwrap().into_log(WriterKind::Mmap).unwrap();
-    log.append(Zxid::new(1, 1), &[1; 30]);
-    drain(dir.path(), &mut log);
-    log.reset_after(Zxid::new(1, 50));
-    drain(dir.path(), &mut log);
-    let wanted = LogWanted { link: down, after: Zxid::new(1, 10), bytes: 1000 };
-    leader.port.read_log(wanted, log.reader());
-    leader.until(|leader| !leader.events.is_empty());
-    let [PeerEvent::LogRead { result: Err(LogError::Gap { .. }), .. }] = &leader.events[..] else {
-        panic!("{:?}", leader.events);
-    };
+    let (one, two) = (Zxid::new(1, 51), Zxid::new(1, 52));
+    let three = Zxid::new(3, 1);
+    for (after, expected) in [
+        (Zxid::new(1, 49), None),
+        (Zxid::new(1, 0), None),
+        (Zxid::new(1, 50), Some(vec![one, two, three])),
+        (one, Some(vec![two, three])),
+        (two, Some(vec![three])),
+        // A foreign transaction, and the places where epochs begin.
+        (Zxid::new(1, 53), None),
+        (Zxid::new(2, 0), Some(vec![three])),
+        (Zxid::new(3, 0), Some(vec![three])),
+        (Zxid::new(2, 1), None),
+        (three, Some(vec![])),
+        (Zxid::new(3, 2), None),
+    ] {
+        let wanted = LogWanted { link: down, after, bytes: 1 << 20 };
+        leader.port.read_log(wanted, log_reader_after_reset(dir.path()));
+        leader.until(|leader| !leader.events.is_empty());
+        let Some(PeerEvent::LogRead { result, .. }) = leader.events.pop() else {
+            panic!("{:?}", leader.events);
+        };
+        let zxids = result.ok().map(|txns| txns.iter().map(|(zxid, _)| *zxid).collect());
+        assert_eq!(zxids, expected, "after {after}");
+        std::fs::remove_dir_all(dir.path()).unwrap();
+        std::fs::create_dir(dir.path()).unwrap();
+    }
+}
+
+#[test]
+fn a_long_log_is_read_piece_by_piece() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut leader, down, _learner, _) = pair();
+    log_reader(dir.path(), 1000, 300);
+    let (mut after, mut zxids) = (Zxid::new(1, 100), Vec::new());
+    loop {
+        // A reader of its own each time, as the log grows meanwhile.
+        let options = Options { identity: 7, segment_bytes: 4 << 20, committed: Zxid::ZERO };
+        let log = recover::open(dir.path(), options).unwrap().into_log(WriterKind::Mmap).unwrap();
+        leader.perform(Action::ReadLog { link: down, after, bytes: 10_000 });
+        let wanted = leader.port.poll_log_wanted().unwrap();
+        leader.port.read_log(wanted, log.reader());
+        leader.until(|leader| !leader.events.is_empty());
+        let Some(PeerEvent::LogRead { result: Ok(txns), .. }) = leader.events.pop() else {
+            panic!("the log is there");
+        };
+        assert!(leader.port.links[&down].bookmark.is_some());
+        let Some((last, _)) = txns.last() else {
+            break;
+        };
+        after = *last;
+        zxids.extend(txns.iter().map(|(zxid, _)| zxid.counter()));
+    }
+    assert_eq!(zxids, (101..=1000).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_is_said_at_the_end_of_a_turn_is_heard_at_once() {
+    let mut learner = Side::new(settings(&[]));
+    assert_eq!(learner.port.poll_timeout(), None);
+    learner.perform(Action::Connect { to: ServerId(5) });
+    assert_eq!(learner.port.poll_timeout(), Some(Time::default()));
+    learner.turn();
+    assert_eq!(learner.port.poll_timeout(), None);
+    assert_eq!(learner.events.len(), 1);
 }

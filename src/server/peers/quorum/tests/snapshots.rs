@@ -5,6 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::*;
 use crate::server::peers::streams::WINDOW_BYTES;
+use crate::snapshot::load::LoadOptions;
+use crate::snapshot::transfer::{self, Form, Incoming, Received};
+use crate::tree::Tree;
+use crate::tree::writer::{TreeConfig, Writer};
+use crate::wire::acl::EncodedAcl;
+use crate::wire::txn::{CreateKind, CreateTxn, Txn, TxnHeader};
 
 const CHUNKED: Extensions = Extensions { chunked_snapshot: true };
 const BARE: Extensions = Extensions { chunked_snapshot: false };
@@ -77,9 +83,9 @@ fn received(learner: &mut Side, link: LinkId, behind: &[FromLeader]) -> Vec<Vec<
     let mut bodies = Vec::new();
     learner.until(|learner| {
         drive(learner, link, BARE, &mut bodies);
-        learner.from_leader().len() >= behind.len()
+        learner.heard_leader().len() >= behind.len()
     });
-    assert_eq!(learner.from_leader(), behind);
+    assert_eq!(learner.heard_leader(), behind);
     bodies
 }
 
@@ -120,17 +126,17 @@ fn a_stream_may_come_byte_by_byte() {
 /// Sends a snapshot of `length` bytes from port to port, with packets before and behind it.
 fn check_sent(extensions: Extensions, length: usize) {
     let (mut leader, down, mut learner, up) = pair();
-    leader.to_learner(down, proposal(1, 50));
-    leader.to_learner(down, snap());
+    leader.tell_learner(down, proposal(1, 50));
+    leader.tell_learner(down, snap());
     leader.port.send_snapshot(down, extensions, write(body(length)));
-    leader.to_learner(down, new_leader());
+    leader.tell_learner(down, new_leader());
     let mut bodies = Vec::new();
     let expected = [proposal(1, 50), new_leader()];
     until(&mut leader, &mut learner, |_, learner| {
         drive(learner, up, extensions, &mut bodies);
-        learner.from_leader().len() == expected.len()
+        learner.heard_leader().len() == expected.len()
     });
-    assert_eq!(learner.from_leader(), expected);
+    assert_eq!(learner.heard_leader(), expected);
     assert!(bodies == [body(length)], "the snapshot arrives as it was");
     assert!(matches!(leader.events[..], [PeerEvent::SnapshotSent { link }] if link == down));
     assert_eq!(leader.port.stats().snapshots_sent, 1);
@@ -150,7 +156,7 @@ fn a_snapshot_goes_from_port_to_port() {
 fn heartbeats_go_between_chunks_and_not_into_a_stream() {
     for (extensions, overtakes) in [(CHUNKED, true), (BARE, false)] {
         let (mut leader, down, mut learner, up) = pair();
-        leader.to_learner(down, snap());
+        leader.tell_learner(down, snap());
         let may_end = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&may_end);
         leader.port.send_snapshot(down, extensions, move |writer| {
@@ -160,18 +166,18 @@ fn heartbeats_go_between_chunks_and_not_into_a_stream() {
             write(body(1000))(writer)
         });
         let ping = FromLeader::Ping { zxid: Zxid::new(1, 98) };
-        leader.to_learner(down, ping.clone());
+        leader.tell_learner(down, ping.clone());
         let mut bodies = Vec::new();
         for _ in 0..30 {
             leader.turn();
             learner.turn();
             drive(&mut learner, up, extensions, &mut bodies);
         }
-        assert_eq!(learner.from_leader().len(), usize::from(overtakes));
+        assert_eq!(learner.heard_leader().len(), usize::from(overtakes));
         may_end.store(true, Ordering::Release);
         until(&mut leader, &mut learner, |_, learner| {
             drive(learner, up, extensions, &mut bodies);
-            learner.from_leader() == [ping.clone()] && bodies.len() == 1
+            learner.heard_leader() == [ping.clone()] && bodies.len() == 1
         });
     }
 }
@@ -181,7 +187,7 @@ fn a_slow_disk_holds_the_network_up_and_not_memory() {
     let (mut leader, down, mut learner, up) = pair();
     let may_go_on = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&may_go_on);
-    leader.to_learner(down, snap());
+    leader.tell_learner(down, snap());
     leader.port.send_snapshot(down, BARE, write(body(40 << 20)));
     until(&mut leader, &mut learner, |_, learner| !learner.events.is_empty());
     learner.take();
@@ -193,7 +199,9 @@ fn a_slow_disk_holds_the_network_up_and_not_memory() {
     });
     let (mut before, mut still) = (0, 0);
     let peak = AtomicUsize::new(0);
+    let begun = clock::now();
     while still < 50 || !learner.port.links[&up].paused {
+        assert!(clock::now().since(begun) < Duration::from_secs(20), "nothing is held up");
         leader.turn();
         learner.turn();
         let queued = leader.port.queued_bytes(down);
@@ -220,9 +228,9 @@ fn a_slow_disk_holds_the_network_up_and_not_memory() {
 #[test]
 fn what_follows_a_snapshot_waits_until_it_is_in_place() {
     let (mut leader, down, mut learner, up) = pair();
-    leader.to_learner(down, snap());
+    leader.tell_learner(down, snap());
     leader.port.send_snapshot(down, CHUNKED, write(body(10)));
-    leader.to_learner(down, new_leader());
+    leader.tell_learner(down, new_leader());
     until(&mut leader, &mut learner, |_, learner| !learner.events.is_empty());
     learner.port.receive_snapshot(up, CHUNKED, parse);
     learner.take();
@@ -233,7 +241,31 @@ fn what_follows_a_snapshot_waits_until_it_is_in_place() {
     }
     assert!(matches!(learner.events[..], [PeerEvent::SnapshotReceived { .. }]));
     learner.port.resume(up);
-    until(&mut leader, &mut learner, |_, learner| learner.from_leader() == [new_leader()]);
+    until(&mut leader, &mut learner, |_, learner| learner.heard_leader() == [new_leader()]);
+}
+
+#[test]
+fn what_follows_a_snapshot_waits_with_the_leader_when_it_is_much() {
+    let (mut leader, down, mut learner, up) = pair();
+    leader.tell_learner(down, snap());
+    leader.port.send_snapshot(down, BARE, write(body(10)));
+    let count = 20;
+    for counter in 1..=count {
+        leader.tell_learner(down, proposal(counter, 1 << 20));
+    }
+    until(&mut leader, &mut learner, |_, learner| !learner.events.is_empty());
+    learner.port.receive_snapshot(up, BARE, parse);
+    learner.take();
+    until(&mut leader, &mut learner, |_, learner| !learner.events.is_empty());
+    for _ in 0..100 {
+        leader.turn();
+        learner.turn();
+    }
+    assert!(learner.port.links[&up].input.len() <= WINDOW_BYTES, "memory is bounded");
+    assert!(leader.port.queued_bytes(down) > 1 << 20);
+    learner.take();
+    learner.port.resume(up);
+    until(&mut leader, &mut learner, |_, learner| learner.events.len() == count as usize);
 }
 
 #[test]
@@ -252,9 +284,9 @@ fn a_snapshot_that_stops_is_not_waited_for_for_long() {
     assert!(!learner.is_disconnected());
     learner.ahead += TICK * 2;
     learner.until(|learner| learner.is_disconnected());
-    // The thread hears that its link is gone; nobody else does.
-    learner.turns(20);
-    assert_eq!(learner.events.len(), 1);
+    // The thread hears that its link is gone, and what it has is of no use.
+    learner.until(|learner| learner.events.len() == 2);
+    assert!(matches!(learner.events[1], PeerEvent::SnapshotFailed { .. }));
     assert!(bodies.is_empty());
 }
 
@@ -373,4 +405,105 @@ fn snapshots_beyond_the_senders_wait_for_their_turn() {
     leader.until(|leader| leader.events.len() == 3);
     assert!(leader.events.iter().all(|event| matches!(event, PeerEvent::SnapshotSent { .. })));
     assert_eq!(running.load(Ordering::Acquire), 3);
+}
+
+#[test]
+fn every_snapshot_to_be_received_has_one_outcome() {
+    // It comes whole, and the link is lost before it is in place: it is durable all the same.
+    for by_close in [false, true] {
+        let (mut socket, mut learner, link) = raw_leader();
+        socket.write_all(&[packets(&[snap()]), stream(&body(50))].concat()).unwrap();
+        learner.until(|learner| !learner.events.is_empty());
+        learner.take();
+        let may_end = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&may_end);
+        learner.port.receive_snapshot(link, BARE, move |reader: &mut SnapshotReader| {
+            let received = parse(reader);
+            while !told.load(Ordering::Acquire) {
+                std::thread::yield_now();
+            }
+            received
+        });
+        if by_close {
+            learner.perform(Action::Close { link });
+        }
+        drop(socket);
+        learner.until(|learner| learner.port.links.is_empty());
+        assert_eq!(learner.is_disconnected(), !by_close);
+        learner.take();
+        may_end.store(true, Ordering::Release);
+        learner.until(|learner| !learner.events.is_empty());
+        let [PeerEvent::SnapshotReceived { received, .. }] = &learner.events[..] else {
+            panic!("{:?}", learner.events);
+        };
+        assert_eq!(*received, body(50));
+        // Whoever goes on with a link that is gone does no harm.
+        learner.port.resume(link);
+    }
+    // It is given up half way.
+    let (mut socket, mut learner, link) = raw_leader();
+    socket.write_all(&[packets(&[snap()]), stream(&body(50))[..30].to_vec()].concat()).unwrap();
+    learner.until(|learner| !learner.events.is_empty());
+    learner.take();
+    learner.port.receive_snapshot(link, BARE, parse);
+    learner.turns(5);
+    learner.perform(Action::Close { link });
+    learner.until(|learner| !learner.events.is_empty());
+    assert!(matches!(learner.events[..], [PeerEvent::SnapshotFailed { .. }]));
+    // The link is gone from the start.
+    learner.take();
+    learner.port.receive_snapshot(link, BARE, parse);
+    learner.turn();
+    assert!(matches!(learner.events[..], [PeerEvent::SnapshotFailed { .. }]));
+}
+
+const TREE: TreeConfig = TreeConfig { seed: 8, extended_types: true };
+
+/// A tree of some MiB.
+fn grown() -> Writer {
+    let mut writer = Writer::new(TREE, Time::default());
+    for counter in 1..=5000 {
+        let header = TxnHeader { session: 9, cxid: 0, zxid: Zxid::new(1, counter), time_ms: 1 };
+        let (path, data) = (format!("/{counter}"), body(600));
+        let kind = CreateKind::Plain { ephemeral: false, with_stat: false };
+        let (acl, data) = (EncodedAcl::OPEN, Some(&data[..]));
+        let create = CreateTxn { path: &path, data, acl, kind, parent_cversion: -1 };
+        writer.apply(&header, &Txn::Create(create)).unwrap();
+    }
+    writer
+}
+
+#[test]
+fn a_real_tree_goes_over_and_the_port_can_be_given_to_a_core() {
+    fn is_send<T: Send>() {}
+    is_send::<QuorumPort<Received>>();
+    let writer = grown();
+    let (zxid, digest) = (writer.last_zxid(), writer.digest());
+    for (extensions, form) in [(BARE, Form::Java), (CHUNKED, Form::Checked)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut leader, down, mut learner, up) = pair();
+        let tree: Arc<Tree> = Arc::clone(writer.tree());
+        leader.tell_learner(down, snap());
+        leader.port.send_snapshot(down, extensions, move |out| {
+            transfer::send(&tree, zxid, digest, &[(5, 4000)], form, out)
+        });
+        leader.tell_learner(down, new_leader());
+        until(&mut leader, &mut learner, |_, learner| !learner.events.is_empty());
+        learner.take();
+        let path = dir.path().to_owned();
+        learner.port.receive_snapshot(up, extensions, move |input: &mut SnapshotReader| {
+            let load = LoadOptions { tree: TREE, now: Time::default(), threads: 1 };
+            let received = transfer::receive(input, &Incoming { dir: &path, zxid, form, load })?;
+            assert_eq!(received.sessions, [(5, 4000)]);
+            Ok::<_, crate::snapshot::SnapshotError>(received.digest.to_be_bytes().to_vec())
+        });
+        until(&mut leader, &mut learner, |_, learner| !learner.events.is_empty());
+        let [PeerEvent::SnapshotReceived { received, .. }] = &learner.take()[..] else {
+            panic!("a tree comes");
+        };
+        assert_eq!(*received, digest.to_be_bytes());
+        learner.port.resume(up);
+        until(&mut leader, &mut learner, |_, learner| !learner.events.is_empty());
+        assert_eq!(learner.heard_leader(), [new_leader()]);
+    }
 }
