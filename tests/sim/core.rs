@@ -26,6 +26,7 @@ pub enum ToPipeline {
     Connect(Connect),
     Write { client: Client, session: i64, xid: i32, op: OpCode, body: Vec<u8>, ids: Vec<Id> },
     Touch { session: i64 },
+    Closed { client: Client },
 }
 
 /// What a core does to its connections.
@@ -130,7 +131,9 @@ impl Core {
     /// The connection is gone.
     pub fn handle_disconnected(&mut self, conn: ConnId) {
         if let Some(number) = self.by_conn.remove(&conn) {
+            let client = Client { core: self.number, connection: number };
             self.connections.remove(&number);
+            self.to_pipeline.push(ToPipeline::Closed { client });
             self.watches.remove_connection(Watcher(number));
         }
     }

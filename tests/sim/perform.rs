@@ -56,7 +56,8 @@ impl World {
 
     fn publish(&mut self, server: usize, process: &mut Process) {
         let committed = process.replica.pipeline().committed();
-        if committed > process.published {
+        // Before there is a leader it is the end of the log.
+        if process.is_serving() && committed > process.published {
             self.check_published(server, process, committed);
         }
         while let Some(published) = process.replica.poll_published() {

@@ -258,6 +258,8 @@ impl World {
             Port::Client => {
                 if let Some(core) = process.client_conns.remove(&conn) {
                     process.cores[core].handle_disconnected(conn);
+                    let wall = self.wall(server);
+                    self.hand_on(server, process, core, now, wall);
                 }
             }
         }
@@ -298,6 +300,7 @@ impl World {
                     let write = Write { client, session, xid, op, body, ids };
                     process.replica.handle_write(&write, now, wall);
                 }
+                ToPipeline::Closed { client } => process.replica.handle_closed(client),
                 ToPipeline::Touch { session } => {
                     process.replica.handle_touch(now, session);
                     self.note_answered(server, session);
