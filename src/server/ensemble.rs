@@ -13,14 +13,11 @@ use crate::server::member::Member;
 use crate::server::peers::election::{ElectionPort, ElectionSettings};
 use crate::server::peers::listen::{self, ListenError};
 use crate::server::peers::quorum::{QuorumPort, QuorumSettings};
-use crate::server::recover::Recovered;
-use crate::server::small_file::FileError;
-use crate::server::standing::{StandingFile, is_initialized, take_initialize};
-use crate::time::Time;
-use crate::tree::writer::TreeConfig;
+use crate::server::standing::StandingFile;
+use crate::time::{Time, WallMs};
+use crate::tree::writer::{TreeConfig, Writer};
 use crate::wire::quorum::ServerId;
 use crate::zab::ensemble::{Ensemble, Member as EnsembleMember};
-use crate::zab::output::{Recovered as State, Standing};
 use crate::zxid::Zxid;
 
 /// Committed transactions that are kept in memory for learners, in bytes at most.
@@ -69,6 +66,12 @@ pub fn ensemble(config: &Config) -> Ensemble {
     }
 }
 
+/// Puts the configuration where clients can read it.
+pub fn put_config(writer: &mut Writer, config: &Config, wall: WallMs) {
+    let version = Zxid::from_raw(config.ensemble.version.cast_signed());
+    writer.put_config(config.ensemble.text().as_bytes(), version, wall);
+}
+
 fn tick(config: &Config) -> Duration {
     Duration::from_millis(config.tick_time_ms)
 }
@@ -94,6 +97,7 @@ pub fn open(
     config: &Config,
     data_dir: &Path,
     tree: TreeConfig,
+    files: (EpochFiles, StandingFile),
     waker: &Waker,
     now: Time,
 ) -> Result<Member, ListenError> {
@@ -136,45 +140,6 @@ pub fn open(
         waker.clone(),
         now,
     );
-    let keeper = Keeper::start(data_dir, waker.clone()).map_err(ListenError::Threads)?;
+    let keeper = Keeper::start(files, data_dir, waker.clone()).map_err(ListenError::Threads)?;
     Ok(Member::new(election, quorum, keeper, data_dir.to_owned(), tree))
-}
-
-/// What agreement is told of what the disk held.
-///
-/// # Errors
-/// The small files cannot be read or written.
-pub fn recovered_state(
-    config: &Config,
-    data_dir: &Path,
-    recovered: &Recovered,
-) -> Result<State, FileError> {
-    let last = recovered.writer.last_zxid();
-    let epochs = EpochFiles::new(data_dir).load(last)?;
-    epochs.told.iter().for_each(|line| tracing::info!("{line}"));
-    let file = StandingFile::new(data_dir);
-    let mut standing = file.load()?;
-    if let Some(damage) = &epochs.damage {
-        tracing::error!("{damage}: this server has no vote until a leader has made it whole");
-        file.save(Standing::Damaged, damage)?;
-        standing = Standing::Damaged;
-    }
-    let dirs = [&*config.data_dir, &*config.data_log_dir];
-    if standing == Standing::Sound && last == Zxid::ZERO && epochs.current == 0 {
-        let is_vouched_for = config.properties.contains_key("zookeeper.db.autocreate")
-            && config.db_autocreate
-            || is_initialized(&dirs);
-        if !is_vouched_for {
-            standing = Standing::Empty;
-            file.save(standing, "there was nothing in the data directories")?;
-        }
-    }
-    take_initialize(&dirs)?;
-    Ok(State {
-        last,
-        committed: recovered.log.committed().max(recovered.snapshot).min(last),
-        accepted_epoch: epochs.accepted,
-        current_epoch: epochs.current,
-        standing,
-    })
 }

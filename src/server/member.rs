@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::io::ring::{Completion, Ring, Token};
 use crate::log::LogError;
 use crate::replica::ReceivedState;
+use crate::server::ensemble;
 use crate::server::keeper::{Keeper, Keeping, Kept};
 use crate::server::peers::election::ElectionPort;
 use crate::server::peers::election::contacts::ElectionEvent;
@@ -16,7 +17,7 @@ use crate::snapshot::transfer::{self, Form, Incoming, Received};
 use crate::time::Time;
 use crate::tree::writer::TreeConfig;
 use crate::wire::quorum::Extensions;
-use crate::zab::output::{Action, LinkId, LogGap};
+use crate::zab::output::{Action, LinkId, LogGap, Role};
 use crate::zxid::Zxid;
 
 /// What a member of an ensemble has besides a server on its own.
@@ -31,6 +32,9 @@ pub struct Member {
     turning: Option<Turning>,
     /// Whether it is staged in the log.
     is_staged: bool,
+    /// A snapshot of a leader's that may hold parts of later transactions, until the leader has
+    /// sent all of those.
+    fuzzy: Option<Zxid>,
     /// Why the server must stop.
     pub stopped: Option<String>,
 }
@@ -60,6 +64,7 @@ impl Member {
             tree,
             turning: None,
             is_staged: false,
+            fuzzy: None,
             stopped: None,
         }
     }
@@ -139,7 +144,11 @@ impl PipelineCore {
             PeerEvent::Disconnected { link } => self.replica.handle_disconnected(now, link),
             PeerEvent::SnapshotSent { link } => self.replica.handle_snapshot_sent(now, link),
             PeerEvent::SnapshotReceived { link, received } => {
-                let Received { writer, sessions, zxid, .. } = received;
+                let Received { mut writer, sessions, zxid, is_fuzzy, .. } = received;
+                ensemble::put_config(&mut writer, &self.config, wall);
+                if let Some(member) = &mut self.member {
+                    member.fuzzy = is_fuzzy.then_some(zxid);
+                }
                 let state = Box::new(ReceivedState { writer, sessions, zxid });
                 self.turn_log(Turning::Reset(link, state));
             }
@@ -171,6 +180,21 @@ impl PipelineCore {
     pub(super) fn perform_all(&mut self) {
         while let Some(action) = self.replica.poll_action() {
             self.perform(action);
+        }
+        self.settle_fuzzy();
+    }
+
+    /// A leader's snapshot is exact once the leader has sent everything of which it may hold parts;
+    /// where that was nothing, the snapshot itself is.
+    fn settle_fuzzy(&mut self) {
+        let Some(member) = self.member.as_mut().filter(|member| member.fuzzy.is_some()) else {
+            return;
+        };
+        if let Role::Following { .. } | Role::Observing { .. } = self.replica.role()
+            && let Some(zxid) = member.fuzzy.take()
+            && self.replica.pipeline().prepared() == zxid
+        {
+            member.keeper.keep(Keeping::Exact(zxid));
         }
     }
 
@@ -272,10 +296,12 @@ impl PipelineCore {
         match member.turning.take().expect("it is staged") {
             Turning::Cut(after) => self.replica.handle_truncated(self.now, after),
             Turning::Reset(link, state) => {
-                self.snapshots.handle_replaced(state.zxid);
+                let zxid = state.zxid;
+                self.snapshots.handle_replaced(zxid);
                 self.replica.handle_snapshot_received(self.now, link, *state);
                 self.perform_all();
                 let member = self.member.as_mut().expect("it was there before");
+                member.keeper.keep(Keeping::Settled(zxid));
                 member.quorum.resume(link);
             }
         }

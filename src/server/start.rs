@@ -27,19 +27,22 @@ use crate::server::client::{ClientConfig, ClientCore, Limits, Links};
 use crate::server::core::{CoreFault, Roles};
 use crate::server::disk::Disk;
 use crate::server::ensemble;
+use crate::server::epochs::EpochFiles;
 use crate::server::mesh::link;
 use crate::server::peers::listen::ListenError;
 use crate::server::placement::{Plan, Role, plan};
 use crate::server::questions::Questions;
 use crate::server::recover::{Places, RecoverError, Recovered, into_log, recover, revive};
-use crate::server::small_file::FileError;
+use crate::server::recover_member::{self, Membership, RecoveredMember};
 use crate::server::snapshots::Snapshots;
+use crate::server::standing::StandingFile;
 use crate::server::word;
 use crate::server::writer::{About, ClientEnd, PipelineCore};
 use crate::time::Time;
 use crate::tree::Tree;
 use crate::tree::writer::TreeConfig;
 use crate::zab::Zab;
+use crate::zab::output::Recovered as State;
 use crate::zxid::Zxid;
 
 /// A standalone server's id within session ids, as Apache has it.
@@ -48,8 +51,6 @@ const STANDALONE_SERVER_ID: u8 = 1;
 /// Why the server did not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    #[error(transparent)]
-    SmallFile(#[from] FileError),
     #[error("the ports for the other servers: {0}")]
     Peers(#[from] ListenError),
     #[error(transparent)]
@@ -105,7 +106,7 @@ pub fn run(config: Config) -> Result<(), ServerError> {
         signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(ServerError::Signals)?;
     }
     let recovered = recover_from(&config)?;
-    recovered.told.iter().for_each(|line| tracing::info!("{line}"));
+    recovered.0.told.iter().for_each(|line| tracing::info!("{line}"));
     let writer = choose_writer(&config)?;
 
     let online = processors()?;
@@ -158,7 +159,14 @@ fn server_id(config: &Config) -> u8 {
     }
 }
 
-fn recover_from(config: &Config) -> Result<Recovered, ServerError> {
+/// What a member of an ensemble has recovered besides.
+struct Joining {
+    zab: State,
+    is_reset: bool,
+    files: (EpochFiles, StandingFile),
+}
+
+fn recover_from(config: &Config) -> Result<(Recovered, Option<Joining>), ServerError> {
     let places = Places {
         data: &data_dir(config),
         log: &log_dir(config),
@@ -171,7 +179,17 @@ fn recover_from(config: &Config) -> Result<Recovered, ServerError> {
         segment_bytes: config.log.segment_bytes,
         committed: Zxid::ZERO,
     };
-    Ok(recover(&places, options)?)
+    if !config.ensemble.distributed {
+        return Ok((recover(&places, options)?, None));
+    }
+    let membership = Membership {
+        places,
+        homes: [&config.data_dir, &config.data_log_dir],
+        is_autocreate: config.db_autocreate == Some(true),
+    };
+    let member = recover_member::recover(&membership, options)?;
+    let RecoveredMember { recovered, zab, epochs, standing, is_reset } = member;
+    Ok((recovered, Some(Joining { zab, is_reset, files: (epochs, standing) })))
 }
 
 fn choose_writer(config: &Config) -> Result<WriterKind, ServerError> {
@@ -265,25 +283,19 @@ struct Serve<'a> {
 /// Builds the roles, links them, and hands each to its executor.
 fn assemble(
     serve: Serve<'_>,
-    recovered: Recovered,
+    recovered: (Recovered, Option<Joining>),
     writer: WriterKind,
     listeners: Vec<OwnedFd>,
     stop: &Arc<AtomicBool>,
 ) -> Result<[Core<()>; 2], ServerError> {
     let Serve { config, plan, started, address, begun } = serve;
     let now = clock::now();
-    let state = match config.ensemble.distributed {
-        true => Some(ensemble::recovered_state(config, &data_dir(config), &recovered)?),
-        false => None,
-    };
-    let mut recovered = recovered;
+    let (mut recovered, membership) = recovered;
     let tree = Arc::clone(recovered.writer.tree());
     let end = recovered.writer.last_zxid();
-    let version = state.map_or(end, |state| state.committed);
-    if state.is_some() {
-        let config_version = Zxid::from_raw(config.ensemble.version.cast_signed());
-        let text = config.ensemble.text();
-        recovered.writer.put_config(text.as_bytes(), config_version, clock::wall());
+    let version = membership.as_ref().map_or(end, |it| it.zab.committed);
+    if membership.is_some() {
+        ensemble::put_config(&mut recovered.writer, config, clock::wall());
     }
     let pipeline_at = executor_of(plan, Role::Pipeline);
     let pipeline_waker = &started[pipeline_at].waker;
@@ -304,7 +316,11 @@ fn assemble(
         clock::wall().0.cast_unsigned(),
     );
     revive(&mut sessions, &recovered.sessions, now);
-    let log = into_log(recovered.log, writer, end).map_err(RecoverError::Log)?;
+    let log = match &membership {
+        Some(it) => recover_member::into_log(recovered.log, writer, &it.zab, it.is_reset),
+        None => into_log(recovered.log, writer, end),
+    };
+    let log = log.map_err(RecoverError::Log)?;
     let warn_after = Duration::from_millis(config.log.sync_warning_threshold_ms);
     let snapshots = Snapshots::new(
         recovered.snapshot,
@@ -315,13 +331,13 @@ fn assemble(
     let settings = settings(config);
     let tree_config = tree_config(config)?;
     let mut pipeline = Pipeline::new(recovered.writer, sessions, settings, plan.client_count, now);
-    let (replica, member) = match state {
+    let (replica, member) = match membership {
         None => (Replica::alone(pipeline), None),
-        Some(state) => {
+        Some(Joining { zab: state, files, .. }) => {
             pipeline.set_committed(state.committed);
             let zab = Zab::new(ensemble::ensemble(config), state, random()?, now);
             let member =
-                ensemble::open(config, &data_dir(config), tree_config, pipeline_waker, now)?;
+                ensemble::open(config, &data_dir(config), tree_config, files, pipeline_waker, now)?;
             (Replica::member(pipeline, zab), Some(member))
         }
     };

@@ -117,13 +117,8 @@ impl Core {
         let number = self.next;
         self.next += 1;
         let ids = AuthIds::new(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let connection = Connection {
-            conn,
-            phase: Phase::Greeting,
-            session: 0,
-            pending: VecDeque::new(),
-            ids,
-        };
+        let connection =
+            Connection { conn, phase: Phase::Greeting, session: 0, pending: VecDeque::new(), ids };
         self.connections.insert(number, connection);
         self.by_conn.insert(conn, number);
     }

@@ -286,13 +286,7 @@ impl World {
         }
     }
 
-    fn send_snapshot(
-        &mut self,
-        server: usize,
-        process: &mut Process,
-        link: LinkId,
-        zxid: Zxid,
-    ) {
+    fn send_snapshot(&mut self, server: usize, process: &mut Process, link: LinkId, zxid: Zxid) {
         let state = process.replica.state_to_send(link).expect("it is being sent");
         assert_eq!(state.zxid, zxid);
         let applied = self.knobs.tampering.snapshots_applied;

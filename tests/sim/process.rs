@@ -185,13 +185,7 @@ impl World {
         }
     }
 
-    fn hear_link(
-        &mut self,
-        server: usize,
-        process: &mut Process,
-        link: LinkId,
-        payload: Payload,
-    ) {
+    fn hear_link(&mut self, server: usize, process: &mut Process, link: LinkId, payload: Payload) {
         let (now, wall) = (self.clock(server), self.wall(server));
         if let Some(receiving) = process.receiving.get_mut(&link) {
             match payload {
@@ -457,11 +451,11 @@ impl World {
         let State { writer, sessions, zxid } = state;
         self.trace.keep(self.now, format!("server {server} has the snapshot of {zxid}"));
         self.checker.history.equal_digests(server, zxid, writer.digest());
-        process.replica.handle_snapshot_received(now, link, ReceivedState {
-            writer,
-            sessions,
-            zxid,
-        });
+        process.replica.handle_snapshot_received(
+            now,
+            link,
+            ReceivedState { writer, sessions, zxid },
+        );
         process.published = process.published.max(zxid);
         for payload in receiving.held {
             self.drain(server, process);
@@ -530,4 +524,3 @@ fn keep_snapshot(disk: &mut Disk, bytes: &Arc<[u8]>) -> Zxid {
     disk.snapshots.insert(state.zxid, Arc::clone(bytes));
     state.zxid
 }
-

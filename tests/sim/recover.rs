@@ -147,8 +147,7 @@ fn recover(disk: &mut Disk, knobs: &Knobs, now: Time) -> Started {
         Some(Unsound::Damaged) => Standing::Damaged,
     };
     let committed = snapshot.max(found.storage.committed()).min(last);
-    let recovered =
-        Recovered { last, committed, accepted_epoch, current_epoch, standing };
+    let recovered = Recovered { last, committed, accepted_epoch, current_epoch, standing };
     Started { writer, sessions, log: found.storage, recovered, is_behind }
 }
 
@@ -178,12 +177,7 @@ fn epochs(disk: &mut Disk, last: Zxid, is_damaged: &mut bool) -> (u32, u32) {
     (accepted, current)
 }
 
-fn replay(
-    log: &Storage,
-    after: Zxid,
-    writer: &mut Writer,
-    sessions: &mut BTreeMap<i64, i32>,
-) {
+fn replay(log: &Storage, after: Zxid, writer: &mut Writer, sessions: &mut BTreeMap<i64, i32>) {
     for (zxid, bytes) in log.txns.iter().filter(|(zxid, _)| *zxid > after) {
         let logged = txn::decode(bytes).expect("what is logged can be read");
         if let Err(error) = writer.apply(&logged.header, &logged.txn) {
@@ -293,4 +287,3 @@ fn settle_log(log: &mut Storage, disk: &mut Disk) {
         }
     }
 }
-

@@ -281,8 +281,8 @@ fn resume(
     segment_bytes: u64,
 ) -> Found {
     let identity = history.identity.unwrap_or_else(|| new_identity(disk));
-    let tail = Tail { identity, last: history.last, chain: history.chain,
-        committed: history.committed };
+    let tail =
+        Tail { identity, last: history.last, chain: history.chain, committed: history.committed };
     let tail_index = history.tail_index();
     let behind = tail_index.map_or(0, |tail| tail + 1);
     let useless = history.segments[behind..].iter().position(|scan| !scan.whole);
@@ -303,8 +303,7 @@ fn resume(
         if scan.batches > 0 {
             storage.highest.insert(scan.sequence, scan.highest);
         }
-        let space =
-            Space { sequence: scan.sequence, size: images[index].bytes.len() as u64 };
+        let space = Space { sequence: scan.sequence, size: images[index].bytes.len() as u64 };
         if scan.whole && tail_index == Some(index) {
             storage.appender.resume(space, scan.end);
             is_resumed = true;
@@ -332,7 +331,12 @@ fn start_over(
     txns.retain(|(zxid, _)| *zxid <= damage.last_good);
     let last = txns.last().map_or(starts_after.min(damage.last_good), |(zxid, _)| *zxid);
     disk.segments.clear();
-    let tail = Tail { identity: new_identity(disk), last: starts_after.min(last), chain: None, committed: Zxid::ZERO };
+    let tail = Tail {
+        identity: new_identity(disk),
+        last: starts_after.min(last),
+        chain: None,
+        committed: Zxid::ZERO,
+    };
     let mut storage = Storage::new(tail, segment_bytes, 1);
     // Written out at once: recovery is not interrupted here.
     for (zxid, txn) in txns {

@@ -65,8 +65,7 @@ fn without_bytes(line: &str) -> String {
     while let Some(start) = rest.find('[') {
         let (before, list) = rest.split_at(start);
         let end = list.find(']').map_or(list.len(), |end| end + 1);
-        let is_bytes =
-            list[..end].chars().all(|it| it.is_ascii_digit() || "[], ".contains(it));
+        let is_bytes = list[..end].chars().all(|it| it.is_ascii_digit() || "[], ".contains(it));
         out += before;
         out += if is_bytes && end > 8 { "[…]" } else { &list[..end] };
         rest = &list[end..];
