@@ -549,9 +549,23 @@ impl Leader {
                 self.send(peer, at, FromLeader::Trunc { after });
                 self.catch_up(peer, now, at, after);
             }
-            Opening::Log => self.read_log(peer, at, last, false),
+            Opening::Log => self.prove_end(peer, at, last),
             Opening::Snap => self.send_snapshot(peer, now, at),
         }
+    }
+
+    /// Reads the log from the end of the learner's own on: it proves that end to be common to
+    /// both. What stands behind a zxid proves nothing, since a learner may hold transactions
+    /// that no other server has, with zxids below those of later epochs.
+    fn prove_end(&mut self, peer: &mut Peer, at: usize, last: Zxid) {
+        let handler = &mut self.handlers[at];
+        handler.stage = Stage::Reading { cursor: last, is_open: false };
+        let after = match last.counter() {
+            // An epoch's start is no transaction.
+            0 => last,
+            counter => Zxid::new(last.epoch(), counter - 1),
+        };
+        peer.perform(Action::ReadLog { link: handler.link, after, bytes: READ_BYTES });
     }
 
     fn read_log(&mut self, peer: &mut Peer, at: usize, cursor: Zxid, is_open: bool) {
@@ -611,7 +625,18 @@ impl Leader {
         self.handlers[at].since = now;
         self.since = now;
         let through = self.through(peer);
-        let txns = txns.unwrap_or_default();
+        let mut txns = txns.unwrap_or_default();
+        if !is_open && cursor.counter() > 0 {
+            if txns.first().is_none_or(|(first, _)| *first != cursor) {
+                return self.send_snapshot(peer, now, at);
+            }
+            txns.remove(0);
+            if txns.is_empty() {
+                // It was as large as what is read at once.
+                self.send(peer, at, FromLeader::Diff { through });
+                return self.read_log(peer, at, cursor, true);
+            }
+        }
         let is_gapless = is_gapless(cursor, &txns);
         let mut reached = cursor;
         if is_gapless && !is_open {
