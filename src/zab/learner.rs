@@ -283,7 +283,7 @@ impl Learner {
             return false;
         }
         self.epoch = epoch;
-        if epoch > peer.accepted_epoch {
+        if epoch > peer.accepted_epoch || peer.is_accepted_doubtful {
             self.stage = Stage::Accepting;
             peer.save_accepted_epoch(epoch);
         } else {
@@ -506,7 +506,7 @@ impl Learner {
         if peer.persisted < through || peer.saving_current.is_some() {
             return;
         }
-        if peer.current_epoch != self.epoch {
+        if peer.current_epoch != self.epoch || peer.is_current_doubtful {
             peer.save_current_epoch(self.epoch);
             return;
         }

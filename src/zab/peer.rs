@@ -34,6 +34,10 @@ pub(super) struct Peer {
     pub saving_accepted: Option<u32>,
     /// `currentEpoch` is being saved.
     pub saving_current: Option<u32>,
+    /// The epochs' files may not say what is known here: after damage they are written anew, each
+    /// before what it says counts, even where the number stays.
+    pub is_accepted_doubtful: bool,
+    pub is_current_doubtful: bool,
     pub is_stopped: bool,
     outputs: VecDeque<Output>,
 }
@@ -60,6 +64,8 @@ impl Peer {
             is_receiving: false,
             saving_accepted: None,
             saving_current: None,
+            is_accepted_doubtful: recovered.standing == Standing::Damaged,
+            is_current_doubtful: recovered.standing == Standing::Damaged,
             is_stopped: false,
             outputs: VecDeque::new(),
         }
@@ -152,7 +158,8 @@ impl Peer {
     }
 
     pub fn save_accepted_epoch(&mut self, epoch: u32) {
-        assert!(epoch > self.accepted_epoch, "an epoch is accepted once");
+        let is_later = epoch > self.accepted_epoch;
+        assert!(is_later || self.is_accepted_doubtful, "an epoch is accepted once");
         self.saving_accepted = Some(epoch);
         self.perform(Action::SaveAcceptedEpoch { epoch });
     }
