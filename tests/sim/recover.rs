@@ -124,7 +124,8 @@ fn recover(disk: &mut Disk, knobs: &Knobs, now: Time) -> Started {
     let mut sessions: BTreeMap<i64, i32> = sessions.into_iter().collect();
     let is_continued = found.storage.starts_after <= snapshot;
     if found.last > snapshot && is_continued {
-        replay(&found.storage, snapshot, &mut writer, &mut sessions);
+        let committed = found.storage.committed();
+        replay(&found.storage, (snapshot, committed), &mut writer, &mut sessions);
     }
     is_damaged |= found.last > snapshot && !is_continued;
     let is_behind = writer.last_zxid() != found.last;
@@ -177,7 +178,12 @@ fn epochs(disk: &mut Disk, last: Zxid, is_damaged: &mut bool) -> (u32, u32) {
     (accepted, current)
 }
 
-fn replay(log: &Storage, after: Zxid, writer: &mut Writer, sessions: &mut BTreeMap<i64, i32>) {
+fn replay(
+    log: &Storage,
+    (after, committed): (Zxid, Zxid),
+    writer: &mut Writer,
+    sessions: &mut BTreeMap<i64, i32>,
+) {
     for (zxid, bytes) in log.txns.iter().filter(|(zxid, _)| *zxid > after) {
         let logged = txn::decode(bytes).expect("what is logged can be read");
         if let Err(error) = writer.apply(&logged.header, &logged.txn) {
@@ -194,7 +200,8 @@ fn replay(log: &Storage, after: Zxid, writer: &mut Writer, sessions: &mut BTreeM
         }
         let fits = logged.digest.is_none_or(|digest| digest == writer.digest());
         assert!(fits, "ReplayFits: after {zxid} the digest is another one");
-        writer.reclaim(*zxid, &[]);
+        // What a leader may take back stays undoable.
+        writer.reclaim((*zxid).min(committed), &[]);
     }
 }
 
@@ -227,7 +234,8 @@ impl World {
             live.create(session, timeout_ms, None, Zxid::ZERO, now);
         }
         live.handle_committed(Zxid::MAX);
-        let pipeline = Pipeline::new(writer, live, settings(), knobs.cores, now);
+        let mut pipeline = Pipeline::new(writer, live, settings(), knobs.cores, now);
+        pipeline.set_committed(recovered.committed);
         let seed = self.random.next();
         let zab = Zab::new(ensemble(&knobs, id), recovered, seed, now);
         let tree = Arc::clone(pipeline.writer().tree());
