@@ -76,6 +76,8 @@ pub(super) struct Learner {
     stage: Stage,
     /// The leader's epoch, once it is known.
     epoch: u32,
+    /// What the leader has agreed to; nothing, if it is a Java server.
+    extensions: Extensions,
     /// It claims an empty log, since it cannot cut its own where the leader wants it cut.
     claims_nothing: bool,
     /// What ACKEPOCH said of the end of the log.
@@ -111,6 +113,7 @@ impl Learner {
             link: None,
             stage: Stage::Draining,
             epoch: 0,
+            extensions: Extensions::default(),
             claims_nothing: false,
             claimed: Zxid::ZERO,
             committed: Zxid::ZERO,
@@ -254,7 +257,8 @@ impl Learner {
     /// Takes a packet; false if it does not fit.
     fn process(&mut self, peer: &mut Peer, now: Time, message: FromLeader) -> bool {
         match (self.stage, message) {
-            (Stage::Registering, FromLeader::LeaderInfo { epoch, protocol, .. }) => {
+            (Stage::Registering, FromLeader::LeaderInfo { epoch, protocol, extensions }) => {
+                self.extensions = extensions;
                 self.process_leader_info(peer, epoch, protocol)
             }
             (Stage::UpToDate, FromLeader::Ping { zxid }) => {
@@ -345,7 +349,8 @@ impl Learner {
                 self.stage = Stage::Receiving { zxid };
                 peer.is_receiving = true;
                 let link = self.link.expect("a packet comes on a connection");
-                peer.perform(Action::ReceiveSnapshot { link, zxid, extensions: EXTENSIONS });
+                let extensions = self.extensions;
+                peer.perform(Action::ReceiveSnapshot { link, zxid, extensions });
                 true
             }
             _ => false,
