@@ -32,6 +32,10 @@ const LINKS_PER_ADDRESS_MAX: usize = 64;
 /// token's low half, which is never that high, and the quorum port's have another two bits there.
 const ELECTION_TOKENS: u64 = 0xC000_0000;
 
+/// A transaction may be longer than any client's request: a session's end names all its
+/// ephemerals. Who refused one would refuse it for ever.
+const FROM_LEADER_BYTES_MIN: usize = 64 << 20;
+
 /// What a packet has besides the transaction or request in it, in bytes: header, identities.
 const PACKET_OVERHEAD: usize = 64 << 10;
 
@@ -118,7 +122,7 @@ pub fn open(
             connect_limit_ticks: ticks(config.ensemble.connect_to_learner_master_limit_ticks),
             keep_alive: config.ensemble.tcp_keep_alive,
             from_learner_bytes_max: packet_bytes_max,
-            from_leader_bytes_max: packet_bytes_max,
+            from_leader_bytes_max: packet_bytes_max.max(FROM_LEADER_BYTES_MIN),
             links_max: LINKS_MAX,
             links_per_address_max: LINKS_PER_ADDRESS_MAX,
         },
