@@ -1,5 +1,6 @@
 //! Stories of a whole ensemble.
 
+mod chaos;
 mod cluster;
 mod invariants;
 mod stories;
