@@ -528,6 +528,12 @@ impl Cluster {
         });
     }
 
+    /// Goes on for a while during which the disk of `id` is not done.
+    pub fn settle_until_disk(&mut self, id: i64) {
+        self.run_for(10);
+        assert!(!self.node(id).disk.works.is_empty());
+    }
+
     /// The latest established leader that is up.
     pub fn leader(&self) -> Option<i64> {
         let epoch = |node: &Node| match node.role {
@@ -569,7 +575,7 @@ impl Cluster {
     }
 
     pub fn tail(&self) -> String {
-        let start = self.trace.len().saturating_sub(60);
+        let start = self.trace.len().saturating_sub(if std::env::var("ZAB_SEED").is_ok() { 3000 } else { 60 });
         let state = |node: &Node| {
             let (id, zab, disk) = (node.id, node.zab.as_ref(), &node.disk);
             let zab = zab.map(|zab| (zab.role(), zab.doing(), zab.leader(), zab.last()));
@@ -587,6 +593,9 @@ impl Cluster {
         match queue {
             Queue::Notification(from, to) => {
                 let notification = self.notifications.remove(&(from, to)).expect("listed");
+                let (doing, vote) = (notification.doing, notification.vote);
+                let round = notification.round;
+                self.trace.push(format!("{:?} {to} <- {from}: {doing:?} {round} {vote:?}", self.now));
                 if self.nodes[&to].is_up() {
                     self.with(to, |zab, now| zab.handle_notification(now, from, notification));
                 }

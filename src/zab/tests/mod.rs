@@ -2,5 +2,7 @@
 
 mod chaos;
 mod cluster;
+mod faults;
 mod invariants;
+mod java;
 mod stories;
