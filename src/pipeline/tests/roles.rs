@@ -213,7 +213,7 @@ fn digests_are_checked_from_when_a_learner_is_in_step() {
     let mut writer = Writer::new(TREE, bench.now);
     writer.set_replay(Replay::Fuzzy);
     bench.pipeline.handle_replaced(writer, vec![(5, 4000)], bench.now);
-    let mut propose = |bench: &mut Bench, counter| {
+    let propose = |bench: &mut Bench, counter| {
         let zxid = Zxid::new(1, counter);
         let header = TxnHeader { session: 5, cxid: 1, zxid, time_ms: 1 };
         let mut bytes = Vec::new();
