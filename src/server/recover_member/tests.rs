@@ -92,14 +92,14 @@ impl Server {
             assert!(zab.committed <= last);
             let marked = StandingFile::new(&self.dir()).load().unwrap();
             assert_eq!(marked, standing, "it is durable");
-            let log = self.into_log(member);
+            let log = self.log_of(member);
             assert_eq!(log.appended(), last, "the log goes on behind the tree");
         }
         self.recover_as(false, false)
     }
 
     /// The log as the shell opens it, and what it staged made durable.
-    fn into_log(&self, member: RecoveredMember) -> Log {
+    fn log_of(&self, member: RecoveredMember) -> Log {
         let RecoveredMember { recovered, zab, is_reset, .. } = member;
         let mut log = into_log(recovered.log, WriterKind::Mmap, &zab, is_reset).unwrap();
         drain(&self.dir(), &mut log);
@@ -230,7 +230,7 @@ fn r3_damage_in_the_log_is_set_aside_and_the_rest_comes_up_without_a_vote() {
         assert!(why.contains("ringlog.0000000001 is damaged at offset"), "{why}");
         assert!(why.contains(&format!("good through zxid {last}")), "{why}");
         // A leader sends the rest, and says that it is whole.
-        let mut log = server.into_log(member);
+        let mut log = server.log_of(member);
         log.append(zxid(batch as u32 + 1), b"goes on");
         drain(&server.dir(), &mut log);
         drop(log);
@@ -448,7 +448,7 @@ fn a13_a_leaders_snapshot_is_completed_whatever_the_log_holds() {
         assert_eq!(member.recovered.writer.digest(), leader.digest());
         assert_eq!(member.zab.committed, at);
         // It is settled: what comes behind is replayed.
-        let mut log = server.into_log(member);
+        let mut log = server.log_of(member);
         let next = Zxid::new(4, 1);
         let bytes = create(&mut leader, next);
         log.append(next, &bytes);
@@ -481,7 +481,7 @@ fn a_fuzzy_snapshot_counts_when_the_log_has_made_it_exact() {
     (1..=5).for_each(|counter| drop(create(&mut ahead, zxid(counter))));
     install(&server, &ahead, zxid(3), Form::Java);
     let append = |counters: std::ops::RangeInclusive<u32>| {
-        let mut log = server.into_log(server.recover_as(false, false));
+        let mut log = server.log_of(server.recover_as(false, false));
         for counter in counters {
             log.append(zxid(counter), &txns[counter as usize - 1]);
             drain(&server.dir(), &mut log);
@@ -495,7 +495,7 @@ fn a_fuzzy_snapshot_counts_when_the_log_has_made_it_exact() {
     let member = server.check(zxid(6), Standing::Sound);
     assert_eq!(member.recovered.writer.digest(), leader.digest());
     // From there on digests count again.
-    let mut log = server.into_log(member);
+    let mut log = server.log_of(member);
     let mut bytes = create(&mut leader, zxid(7));
     *bytes.last_mut().unwrap() ^= 1;
     log.append(zxid(7), &bytes);
@@ -514,7 +514,7 @@ fn a_fuzzy_snapshot_that_nothing_followed_counts_when_it_was_settled() {
     install(&server, &leader, zxid(3), Form::Java);
     let member = server.recover_as(false, false);
     assert_eq!(member.zab.standing, Standing::Damaged);
-    drop(server.into_log(member));
+    drop(server.log_of(member));
     // NEWLEADER came with nothing in between.
     directory::settle_exact(&server.dir(), zxid(3)).unwrap();
     StandingFile::new(&server.dir()).save_sound().unwrap();
