@@ -37,6 +37,11 @@ pub mod snapshots;
 
 pub mod background;
 
+pub mod peers;
+
+pub mod keeper;
+pub mod member;
+
 mod reporting;
 pub mod writer;
 
@@ -50,6 +55,8 @@ pub mod standing;
 
 pub mod recover;
 pub mod recover_member;
+
+pub mod ensemble;
 
 mod start;
 

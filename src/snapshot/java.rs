@@ -378,13 +378,14 @@ fn write_stream<W: Write>(
         out.put_i32(VERSION);
         out.put_i64(DB_ID);
     })?;
-    write_body(&mut writer, tree, zxid, digest, sessions)?;
+    write_body(&mut writer, tree, zxid, Some(digest), sessions)?;
     writer.seal()?;
     write_digest(&mut writer, zxid, digest)?;
     Ok(writer.into_inner())
 }
 
-/// Writes sessions, lists and znodes: what files and streams between servers have in common.
+/// Writes sessions, lists and znodes: what files and streams between servers have in common. Their
+/// digest.
 ///
 /// # Errors
 /// The stream's, and [`SnapshotError::Inexact`] when the znodes do not have the digest.
@@ -392,9 +393,9 @@ pub(super) fn write_body<W: Write>(
     writer: &mut JuteWriter<'_, W>,
     tree: &Tree,
     zxid: Zxid,
-    digest: u64,
+    digest: Option<u64>,
     sessions: &[(i64, i32)],
-) -> Result<(), SnapshotError> {
+) -> Result<u64, SnapshotError> {
     writer.record(|out| out.put_length(sessions.len()))?;
     for &(id, timeout_ms) in sessions {
         writer.record(|out| {
@@ -408,10 +409,13 @@ pub(super) fn write_body<W: Write>(
         found = found.wrapping_add(node.digest());
         writer.record(|out| put_znode(out, path, node))
     })?;
-    if found != digest {
-        return Err(SnapshotError::Inexact { zxid, expected: digest, found });
+    if let Some(expected) = digest
+        && found != expected
+    {
+        return Err(SnapshotError::Inexact { zxid, expected, found });
     }
-    writer.record(|out| out.put_string("/"))
+    writer.record(|out| out.put_string("/"))?;
+    Ok(found)
 }
 
 /// Writes the digest with its seal.

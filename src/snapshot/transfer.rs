@@ -46,7 +46,7 @@ pub enum Form {
     Checked,
 }
 
-/// Writes the tree at `zxid`, whose digest is `digest`, with `sessions` (id and timeout in
+/// Writes the tree at `zxid`, whose digest is `digest` where that is known, with `sessions` (id and timeout in
 /// milliseconds) to `out`, and flushes it.
 ///
 /// `out` may be as slow as it likes: nothing of the tree is held while it waits but the version
@@ -59,14 +59,14 @@ pub enum Form {
 pub fn send(
     tree: &Tree,
     zxid: Zxid,
-    digest: u64,
+    digest: Option<u64>,
     sessions: &[(i64, i32)],
     form: Form,
     out: &mut dyn Write,
 ) -> Result<(), SnapshotError> {
     let path = Path::new(STREAM);
     let mut writer = JuteWriter::new(BufWriter::with_capacity(BUFFER_BYTES, out), path);
-    write_body(&mut writer, tree, zxid, digest, sessions)?;
+    let digest = write_body(&mut writer, tree, zxid, digest, sessions)?;
     writer.record(|out| out.put_string(SIGNATURE))?;
     if form == Form::Checked {
         write_digest(&mut writer, zxid, digest)?;

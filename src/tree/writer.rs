@@ -268,6 +268,16 @@ impl Writer {
         self.events.iter_mut().for_each(Vec::clear);
     }
 
+    /// Whether [`Writer::pop_above`] can go back so far: what readers have reached is not undone.
+    pub fn reaches_back_to(&self, zxid: Zxid) -> bool {
+        zxid >= self.reclaimed
+    }
+
+    /// How exactly transactions fit at present.
+    pub fn replay(&self) -> Replay {
+        self.replay
+    }
+
     /// Undoes every transaction above `zxid`, newest first, of which no reader may know.
     pub fn pop_above(&mut self, zxid: Zxid) {
         assert!(self.open.is_none(), "transactions are undone whole");

@@ -1,0 +1,5 @@
+//! Stories of a whole ensemble.
+
+mod cluster;
+mod invariants;
+mod stories;
