@@ -7,21 +7,15 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::config::ensemble::{Role, ServerAddress, ServerSpec};
 use crate::io::wake::Waker;
-use crate::server::epochs::EpochFiles;
 use crate::server::keeper::Keeper;
 use crate::server::member::Member;
 use crate::server::peers::election::{ElectionPort, ElectionSettings};
 use crate::server::peers::listen::{self, ListenError};
 use crate::server::peers::quorum::{QuorumPort, QuorumSettings};
-use crate::server::recover::Recovered;
-use crate::server::small_file::FileError;
-use crate::server::standing::{StandingFile, is_initialized, take_initialize};
 use crate::time::Time;
 use crate::tree::writer::TreeConfig;
 use crate::wire::quorum::ServerId;
 use crate::zab::ensemble::{Ensemble, Member as EnsembleMember};
-use crate::zab::output::{Recovered as State, Standing};
-use crate::zxid::Zxid;
 
 /// Committed transactions that are kept in memory for learners, in bytes at most.
 const COMMIT_LOG_BYTES_MAX: usize = 32 << 20;
@@ -138,43 +132,4 @@ pub fn open(
     );
     let keeper = Keeper::start(data_dir, waker.clone()).map_err(ListenError::Threads)?;
     Ok(Member::new(election, quorum, keeper, data_dir.to_owned(), tree))
-}
-
-/// What agreement is told of what the disk held.
-///
-/// # Errors
-/// The small files cannot be read or written.
-pub fn recovered_state(
-    config: &Config,
-    data_dir: &Path,
-    recovered: &Recovered,
-) -> Result<State, FileError> {
-    let last = recovered.writer.last_zxid();
-    let epochs = EpochFiles::new(data_dir).load(last)?;
-    epochs.told.iter().for_each(|line| tracing::info!("{line}"));
-    let file = StandingFile::new(data_dir);
-    let mut standing = file.load()?;
-    if let Some(damage) = &epochs.damage {
-        tracing::error!("{damage}: this server has no vote until a leader has made it whole");
-        file.save(Standing::Damaged, damage)?;
-        standing = Standing::Damaged;
-    }
-    let dirs = [&*config.data_dir, &*config.data_log_dir];
-    if standing == Standing::Sound && last == Zxid::ZERO && epochs.current == 0 {
-        let is_vouched_for = config.properties.contains_key("zookeeper.db.autocreate")
-            && config.db_autocreate
-            || is_initialized(&dirs);
-        if !is_vouched_for {
-            standing = Standing::Empty;
-            file.save(standing, "there was nothing in the data directories")?;
-        }
-    }
-    take_initialize(&dirs)?;
-    Ok(State {
-        last,
-        committed: recovered.log.committed().max(recovered.snapshot).min(last),
-        accepted_epoch: epochs.accepted,
-        current_epoch: epochs.current,
-        standing,
-    })
 }

@@ -46,8 +46,8 @@ pub enum Form {
     Checked,
 }
 
-/// Writes the tree at `zxid`, whose digest is `digest` where that is known, with `sessions` (id and timeout in
-/// milliseconds) to `out`, and flushes it.
+/// Writes the tree at `zxid`, whose digest is `digest` where that is known, with `sessions` (id and
+/// timeout in milliseconds) to `out`, and flushes it.
 ///
 /// `out` may be as slow as it likes: nothing of the tree is held while it waits but the version
 /// itself, which the caller has announced to the tree's writer (`Writer::reclaim`) and names there

@@ -15,18 +15,46 @@ use crate::random::Random;
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
-    Create { path: String, flags: i32, with_stat: bool, value: Vec<u8> },
-    Container { path: String },
-    Set { path: String, value: Vec<u8>, version: i32 },
-    Delete { path: String },
+    Create {
+        path: String,
+        flags: i32,
+        with_stat: bool,
+        value: Vec<u8>,
+    },
+    Container {
+        path: String,
+    },
+    Set {
+        path: String,
+        value: Vec<u8>,
+        version: i32,
+    },
+    Delete {
+        path: String,
+    },
     /// Sets both of the pair, or, with an impossible condition, neither.
-    SetPair { value: Vec<u8>, fails: bool },
+    SetPair {
+        value: Vec<u8>,
+        fails: bool,
+    },
     Sync,
-    Get { path: String, watch: bool },
-    Exists { path: String, watch: bool },
-    Children { path: String, watch: bool },
+    Get {
+        path: String,
+        watch: bool,
+    },
+    Exists {
+        path: String,
+        watch: bool,
+    },
+    Children {
+        path: String,
+        watch: bool,
+    },
     GetPair,
-    AddWatch { path: String, is_recursive: bool },
+    AddWatch {
+        path: String,
+        is_recursive: bool,
+    },
     SetWatches(Kept),
     Ping,
     Close,

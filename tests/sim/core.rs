@@ -38,10 +38,17 @@ pub enum Out {
 /// What the pipeline has sent to a core and the core has not taken yet.
 #[derive(Debug)]
 pub enum FromPipeline {
-    Published { through: Zxid, outbox: Outbox, events: Arc<[Event]> },
+    Published {
+        through: Zxid,
+        outbox: Outbox,
+        events: Arc<[Event]>,
+    },
     Notice(Notice),
     /// The tree is another one, which was published up to `through`.
-    Replaced { tree: Arc<Tree>, through: Zxid },
+    Replaced {
+        tree: Arc<Tree>,
+        through: Zxid,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,13 +125,8 @@ impl Core {
         let number = self.next;
         self.next += 1;
         let ids = AuthIds::new(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let connection = Connection {
-            conn,
-            phase: Phase::Greeting,
-            session: 0,
-            pending: VecDeque::new(),
-            ids,
-        };
+        let connection =
+            Connection { conn, phase: Phase::Greeting, session: 0, pending: VecDeque::new(), ids };
         self.connections.insert(number, connection);
         self.by_conn.insert(conn, number);
     }

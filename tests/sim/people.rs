@@ -182,7 +182,9 @@ impl World {
                 let it = &mut self.clients[client];
                 let link = it.link.as_mut().expect("it was seen");
                 let Some(at) = link.outstanding.iter().position(|it| it.xid == xid) else {
-                    panic!("SessionOrder: client {client} has a reply to {xid}, which it never sent");
+                    panic!(
+                        "SessionOrder: client {client} has a reply to {xid}, which it never sent"
+                    );
                 };
                 let is_first = link.outstanding.iter().take(at).all(|it| it.xid == XID_PING);
                 check(is_first || xid == XID_PING, "SessionOrder", || {

@@ -237,12 +237,7 @@ fn epochs(disk: &mut Disk, last: Zxid, is_damaged: &mut bool) -> (u32, u32) {
     (accepted, current)
 }
 
-fn replay(
-    log: &Storage,
-    after: Zxid,
-    writer: &mut Writer,
-    sessions: &mut BTreeMap<i64, i32>,
-) {
+fn replay(log: &Storage, after: Zxid, writer: &mut Writer, sessions: &mut BTreeMap<i64, i32>) {
     for (zxid, bytes) in log.txns.iter().filter(|(zxid, _)| *zxid > after) {
         let logged = txn::decode(bytes).expect("what is logged can be read");
         if let Err(error) = writer.apply(&logged.header, &logged.txn) {
@@ -445,13 +440,7 @@ impl World {
         }
     }
 
-    fn hear_link(
-        &mut self,
-        server: usize,
-        process: &mut Process,
-        link: LinkId,
-        payload: Payload,
-    ) {
+    fn hear_link(&mut self, server: usize, process: &mut Process, link: LinkId, payload: Payload) {
         let (now, wall) = (self.clock(server), self.wall(server));
         if let Some(receiving) = process.receiving.get_mut(&link) {
             match payload {
@@ -714,11 +703,11 @@ impl World {
         let State { writer, sessions, zxid } = state;
         self.trace.keep(self.now, format!("server {server} has the snapshot of {zxid}"));
         self.checker.history.equal_digests(server, zxid, writer.digest());
-        process.replica.handle_snapshot_received(now, link, ReceivedState {
-            writer,
-            sessions,
-            zxid,
-        });
+        process.replica.handle_snapshot_received(
+            now,
+            link,
+            ReceivedState { writer, sessions, zxid },
+        );
         process.published = process.published.max(zxid);
         for payload in receiving.held {
             self.drain(server, process);
@@ -1041,13 +1030,7 @@ impl World {
         }
     }
 
-    fn send_snapshot(
-        &mut self,
-        server: usize,
-        process: &mut Process,
-        link: LinkId,
-        zxid: Zxid,
-    ) {
+    fn send_snapshot(&mut self, server: usize, process: &mut Process, link: LinkId, zxid: Zxid) {
         let state = process.replica.state_to_send(link).expect("it is being sent");
         assert_eq!(state.zxid, zxid);
         let applied = self.knobs.tampering.snapshots_applied;

@@ -296,8 +296,7 @@ fn resume(
         if scan.batches > 0 {
             storage.highest.insert(scan.sequence, scan.highest);
         }
-        let space =
-            Space { sequence: scan.sequence, size: images[index].bytes.len() as u64 };
+        let space = Space { sequence: scan.sequence, size: images[index].bytes.len() as u64 };
         if scan.whole && tail_index == Some(index) {
             storage.appender.resume(space, scan.end);
             is_resumed = true;

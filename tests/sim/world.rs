@@ -24,18 +24,42 @@ use crate::trace::Trace;
 /// Something that happens.
 #[derive(Clone, Debug)]
 pub enum Event {
-    Deliver { conn: ConnId, side: Side },
-    Broken { conn: ConnId, side: Side },
+    Deliver {
+        conn: ConnId,
+        side: Side,
+    },
+    Broken {
+        conn: ConnId,
+        side: Side,
+    },
     /// Servers `a` and `b`, of which neither has the other on the election port, try again.
-    Meet { a: usize, b: usize },
+    Meet {
+        a: usize,
+        b: usize,
+    },
     /// A process's own: void when the process is gone.
-    Of { server: usize, life: u64, what: Own },
-    Start { server: usize },
-    Thaw { server: usize },
-    Act { client: usize },
+    Of {
+        server: usize,
+        life: u64,
+        what: Own,
+    },
+    Start {
+        server: usize,
+    },
+    Thaw {
+        server: usize,
+    },
+    Act {
+        client: usize,
+    },
     /// A client's dial has come to an end.
-    Reached { client: usize, server: usize },
-    Fault { kind: usize },
+    Reached {
+        client: usize,
+        server: usize,
+    },
+    Fault {
+        kind: usize,
+    },
     Heal,
 }
 
@@ -44,21 +68,39 @@ pub enum Event {
 pub enum Own {
     Timer,
     Written,
-    Segment { size: u64 },
+    Segment {
+        size: u64,
+    },
     Mark,
     Turned(Turn),
     AcceptedSaved(u32),
     CurrentSaved(u32),
     SoundSaved,
-    LogRead { link: LinkId, after: Zxid, bytes: usize },
-    SnapshotSent { link: LinkId },
+    LogRead {
+        link: LinkId,
+        after: Zxid,
+        bytes: usize,
+    },
+    SnapshotSent {
+        link: LinkId,
+    },
     /// A snapshot that a leader sent has reached the disk.
-    Received { link: LinkId },
-    Dialled { to: ServerId },
+    Received {
+        link: LinkId,
+    },
+    Dialled {
+        to: ServerId,
+    },
     /// A learner's connection has come out of the listener's queue; a client's.
-    Accepted { conn: ConnId },
-    Admitted { conn: ConnId },
-    Core { core: usize },
+    Accepted {
+        conn: ConnId,
+    },
+    Admitted {
+        conn: ConnId,
+    },
+    Core {
+        core: usize,
+    },
     Snapshot,
 }
 
@@ -119,7 +161,9 @@ pub struct Server {
 pub enum Stage {
     Chaos,
     /// Nothing strikes any more: by `until` everything works.
-    Settling { since: u64 },
+    Settling {
+        since: u64,
+    },
     Done,
 }
 

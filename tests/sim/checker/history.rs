@@ -198,7 +198,10 @@ impl History {
         let proposed = self.proposed.get(&zxid);
         let is_known = proposed.is_some_and(|it| it.iter().any(|it| it.1 == crc32c::crc32c(txn)));
         check(is_known, "Integrity", || {
-            format!("server {server} publishes {zxid}, which nobody has proposed: {}", describe(txn))
+            format!(
+                "server {server} publishes {zxid}, which nobody has proposed: {}",
+                describe(txn)
+            )
         });
     }
 
