@@ -7,13 +7,11 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::config::ensemble::{Role, ServerAddress, ServerSpec};
 use crate::io::wake::Waker;
-use crate::server::epochs::EpochFiles;
 use crate::server::keeper::Keeper;
 use crate::server::member::Member;
 use crate::server::peers::election::{ElectionPort, ElectionSettings};
 use crate::server::peers::listen::{self, ListenError};
 use crate::server::peers::quorum::{QuorumPort, QuorumSettings};
-use crate::server::standing::StandingFile;
 use crate::time::{Time, WallMs};
 use crate::tree::writer::{TreeConfig, Writer};
 use crate::wire::quorum::ServerId;
@@ -31,6 +29,10 @@ const LINKS_PER_ADDRESS_MAX: usize = 64;
 /// Where the election port's tokens begin: a client's connection has the number of its slot in a
 /// token's low half, which is never that high, and the quorum port's have another two bits there.
 const ELECTION_TOKENS: u64 = 0xC000_0000;
+
+/// A transaction may be longer than any client's request: a session's end names all its
+/// ephemerals. Who refused one would refuse it for ever.
+const FROM_LEADER_BYTES_MIN: usize = 64 << 20;
 
 /// What a packet has besides the transaction or request in it, in bytes: header, identities.
 const PACKET_OVERHEAD: usize = 64 << 10;
@@ -97,7 +99,6 @@ pub fn open(
     config: &Config,
     data_dir: &Path,
     tree: TreeConfig,
-    files: (EpochFiles, StandingFile),
     waker: &Waker,
     now: Time,
 ) -> Result<Member, ListenError> {
@@ -118,7 +119,7 @@ pub fn open(
             connect_limit_ticks: ticks(config.ensemble.connect_to_learner_master_limit_ticks),
             keep_alive: config.ensemble.tcp_keep_alive,
             from_learner_bytes_max: packet_bytes_max,
-            from_leader_bytes_max: packet_bytes_max,
+            from_leader_bytes_max: packet_bytes_max.max(FROM_LEADER_BYTES_MIN),
             links_max: LINKS_MAX,
             links_per_address_max: LINKS_PER_ADDRESS_MAX,
         },
@@ -140,6 +141,6 @@ pub fn open(
         waker.clone(),
         now,
     );
-    let keeper = Keeper::start(files, data_dir, waker.clone()).map_err(ListenError::Threads)?;
+    let keeper = Keeper::start(data_dir, waker.clone()).map_err(ListenError::Threads)?;
     Ok(Member::new(election, quorum, keeper, data_dir.to_owned(), tree))
 }

@@ -1,7 +1,9 @@
 //! The pipeline's core as a member of an ensemble: it performs what agreement asks for, and tells
 //! agreement what came of it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::io::ring::{Completion, Ring, Token};
 use crate::log::LogError;
@@ -32,6 +34,9 @@ pub struct Member {
     turning: Option<Turning>,
     /// Whether it is staged in the log.
     is_staged: bool,
+    /// When links were last heard of, what was sent and what was queued, and when to look again.
+    progress: BTreeMap<LinkId, (Time, u64, usize)>,
+    progress_due: Time,
     /// A snapshot of a leader's that may hold parts of later transactions, until the leader has
     /// sent all of those.
     fuzzy: Option<Zxid>,
@@ -64,6 +69,8 @@ impl Member {
             tree,
             turning: None,
             is_staged: false,
+            progress: BTreeMap::new(),
+            progress_due: Time::default(),
             fuzzy: None,
             stopped: None,
         }
@@ -108,6 +115,7 @@ impl PipelineCore {
         if member.quorum.poll_timeout().is_some_and(|due| due <= self.now) {
             member.quorum.handle_timeout(self.now);
         }
+        self.note_progress();
         while let Some(event) = self.member.as_mut().and_then(|it| it.election.poll_event()) {
             match event {
                 ElectionEvent::Notification { from, notification } => {
@@ -126,6 +134,24 @@ impl PipelineCore {
         while let Some(kept) = self.member.as_mut().and_then(|it| it.keeper.poll()) {
             self.take_kept(kept);
             self.perform_all();
+        }
+    }
+
+    /// Lets agreement know on which links bytes have come or gone since the last look, now and
+    /// then: what takes long is bounded by that.
+    fn note_progress(&mut self) {
+        let Some(member) = &mut self.member else { return };
+        if self.now < member.progress_due {
+            return;
+        }
+        member.progress_due = self.now + Duration::from_millis(self.config.tick_time_ms / 8);
+        let seen = std::mem::take(&mut member.progress);
+        for info in member.quorum.links() {
+            let state = (info.received_at, info.packets_sent, info.queued_bytes);
+            if seen.get(&info.link).is_some_and(|seen| *seen != state) {
+                self.replica.handle_progress(self.now, info.link);
+            }
+            member.progress.insert(info.link, state);
         }
     }
 
@@ -235,7 +261,9 @@ impl PipelineCore {
     }
 
     fn send_snapshot(&mut self, link: LinkId, extensions: Extensions) {
-        let Some(state) = self.replica.state_to_send(link).cloned() else { return };
+        let Some(state) = self.replica.state_to_send(link).cloned() else {
+            return self.replica.handle_snapshot_failed(self.now, link);
+        };
         let form = form(extensions);
         let member = self.member.as_mut().expect("a member has learners");
         member.quorum.send_snapshot(link, extensions, move |out| {

@@ -22,7 +22,11 @@ pub(super) struct Peer {
     pub committed: Zxid,
     /// The last transaction that is known to be committed for certain (R10).
     pub certain: Zxid,
+    /// The highest epoch that it has promised itself to; all that is known of it, which may be more
+    /// than what is left on a damaged disk.
     pub accepted_epoch: u32,
+    /// What `acceptedEpoch` on the disk says.
+    pub accepted_epoch_saved: u32,
     pub current_epoch: u32,
     pub standing: Standing,
     pub role: Role,
@@ -34,9 +38,8 @@ pub(super) struct Peer {
     pub saving_accepted: Option<u32>,
     /// `currentEpoch` is being saved.
     pub saving_current: Option<u32>,
-    /// The epochs' files may not say what is known here: after damage they are written anew, each
-    /// before what it says counts, even where the number stays.
-    pub is_accepted_doubtful: bool,
+    /// After damage the file may not say what is known here: it is written anew, even where the
+    /// number stays.
     pub is_current_doubtful: bool,
     pub is_stopped: bool,
     outputs: VecDeque<Output>,
@@ -57,6 +60,7 @@ impl Peer {
                 .accepted_epoch
                 .max(recovered.current_epoch)
                 .max(recovered.last.epoch()),
+            accepted_epoch_saved: recovered.accepted_epoch,
             current_epoch: recovered.current_epoch,
             standing: recovered.standing,
             role: Role::Looking,
@@ -64,7 +68,6 @@ impl Peer {
             is_receiving: false,
             saving_accepted: None,
             saving_current: None,
-            is_accepted_doubtful: recovered.standing == Standing::Damaged,
             is_current_doubtful: recovered.standing == Standing::Damaged,
             is_stopped: false,
             outputs: VecDeque::new(),
@@ -158,8 +161,8 @@ impl Peer {
     }
 
     pub fn save_accepted_epoch(&mut self, epoch: u32) {
-        let is_later = epoch > self.accepted_epoch;
-        assert!(is_later || self.is_accepted_doubtful, "an epoch is accepted once");
+        assert!(epoch >= self.accepted_epoch, "a promise is not taken back");
+        assert!(epoch > self.accepted_epoch_saved, "an epoch is accepted once");
         self.saving_accepted = Some(epoch);
         self.perform(Action::SaveAcceptedEpoch { epoch });
     }
