@@ -60,7 +60,11 @@ impl Peer {
                 .accepted_epoch
                 .max(recovered.current_epoch)
                 .max(recovered.last.epoch()),
-            accepted_epoch_saved: recovered.accepted_epoch,
+            accepted_epoch_saved: match recovered.standing {
+                // The file may not say it: it is written anew, even where the number stays.
+                Standing::Damaged => 0,
+                _ => recovered.accepted_epoch,
+            },
             current_epoch: recovered.current_epoch,
             standing: recovered.standing,
             role: Role::Looking,
