@@ -515,7 +515,7 @@ impl Learner {
         if peer.persisted < through || peer.saving_current.is_some() {
             return;
         }
-        if peer.current_epoch != self.epoch {
+        if peer.current_epoch != self.epoch || peer.is_current_doubtful {
             peer.save_current_epoch(self.epoch);
             return;
         }

@@ -450,6 +450,7 @@ impl Zab {
     /// `currentEpoch` is durable.
     pub fn handle_current_epoch_saved(&mut self, now: Time, epoch: u32) {
         assert_eq!(self.peer.saving_current.take(), Some(epoch), "another epoch was saved");
+        self.peer.is_current_doubtful = false;
         self.peer.current_epoch = epoch;
         match &mut self.state {
             State::Leading(leader) => leader.handle_current_epoch_saved(&mut self.peer, now),
