@@ -457,7 +457,7 @@ impl Pipeline {
     /// A connection that had asked for a session is gone: nothing is heard of it any more.
     pub fn handle_closed(&mut self, client: Client) {
         match self.attached.remove(client) {
-            Some(session) => self.waiting.forget_unsent(session, client, true),
+            Some(session) => self.forget(session, client, true),
             None => self.waiting.forget_connect(client),
         }
     }
@@ -467,8 +467,14 @@ impl Pipeline {
     fn close(&mut self, client: Client) {
         self.notices.push_back(Notice::Close { client });
         match self.attached.cut(client) {
-            Some(session) => self.waiting.forget_unsent(session, client, false),
+            Some(session) => self.forget(session, client, false),
             None => self.waiting.forget_connect(client),
         }
+    }
+
+    /// Drops what a connection waits for, and lets out what another one waited for behind it.
+    fn forget(&mut self, session: i64, client: Client, keeps_close: bool) {
+        self.waiting.forget_unsent(session, client, keeps_close);
+        self.release_done(session);
     }
 }

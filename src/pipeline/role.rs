@@ -142,18 +142,20 @@ impl Pipeline {
             }
         }
         for (session, entry) in entries {
+            let is_asked = matches!(entry.state, State::Asked { .. });
             let is_awaited = match entry.op {
                 OpCode::CreateSession => self.waiting.is_attaching(session),
-                OpCode::CloseSession => !self.attached.is_cut(entry.client),
+                OpCode::CloseSession if is_asked => !self.attached.is_cut(entry.client),
                 _ => self.attached.contains(entry.client),
             };
             if !is_awaited {
                 continue;
             }
-            let is_asked = matches!(entry.state, State::Asked { .. });
             self.waiting.put_back(session, entry);
-            if is_asked {
-                self.waiting.send_newest(session, epoch);
+            match is_asked {
+                true => self.waiting.send_newest(session, epoch),
+                // What it waited for may have been dropped.
+                false => self.release_done(session),
             }
         }
         let attaching: Vec<(i64, Attaching)> = self.waiting.attaching().collect();

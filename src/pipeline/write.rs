@@ -530,10 +530,17 @@ impl Pipeline {
             // Something before it may be missing.
             return;
         }
-        let outbox = &mut self.outboxes[usize::from(client.core)];
-        outbox.bytes.extend_from_slice(frame);
+        let zxid = self.prepared;
         let answers = !matches!(then, Then::Begin { .. });
-        outbox.push(client, xid, self.prepared, then, answers);
+        let outbox = &mut self.outboxes[usize::from(client.core)];
+        let start = outbox.bytes.len();
+        outbox.bytes.extend_from_slice(frame);
+        if answers {
+            // Where it was held back, the client may have been told of more than its transaction:
+            // it must not take an older server for one that is up to date.
+            ReplyHeader::set_zxid(&mut outbox.bytes[start..], zxid);
+        }
+        outbox.push(client, xid, zxid, then, answers);
     }
 }
 

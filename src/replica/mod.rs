@@ -260,6 +260,11 @@ impl Replica {
         self.zab_at(now).handle_snapshot_failed(now, link);
     }
 
+    /// Bytes have come or gone on a link.
+    pub fn handle_progress(&mut self, now: Time, link: LinkId) {
+        self.zab_at(now).handle_progress(now, link);
+    }
+
     /// What was asked of the log has been read.
     pub fn handle_log_read(
         &mut self,

@@ -12,10 +12,11 @@ use crate::server::member::Member;
 use crate::server::peers::election::{ElectionPort, ElectionSettings};
 use crate::server::peers::listen::{self, ListenError};
 use crate::server::peers::quorum::{QuorumPort, QuorumSettings};
-use crate::time::Time;
-use crate::tree::writer::TreeConfig;
+use crate::time::{Time, WallMs};
+use crate::tree::writer::{TreeConfig, Writer};
 use crate::wire::quorum::ServerId;
 use crate::zab::ensemble::{Ensemble, Member as EnsembleMember};
+use crate::zxid::Zxid;
 
 /// Committed transactions that are kept in memory for learners, in bytes at most.
 const COMMIT_LOG_BYTES_MAX: usize = 32 << 20;
@@ -28,6 +29,10 @@ const LINKS_PER_ADDRESS_MAX: usize = 64;
 /// Where the election port's tokens begin: a client's connection has the number of its slot in a
 /// token's low half, which is never that high, and the quorum port's have another two bits there.
 const ELECTION_TOKENS: u64 = 0xC000_0000;
+
+/// A transaction may be longer than any client's request: a session's end names all its
+/// ephemerals. Who refused one would refuse it for ever.
+const FROM_LEADER_BYTES_MIN: usize = 64 << 20;
 
 /// What a packet has besides the transaction or request in it, in bytes: header, identities.
 const PACKET_OVERHEAD: usize = 64 << 10;
@@ -61,6 +66,12 @@ pub fn ensemble(config: &Config) -> Ensemble {
         commit_log_count: usize::try_from(config.log.commit_log_count).unwrap_or(usize::MAX),
         commit_log_bytes_max: COMMIT_LOG_BYTES_MAX,
     }
+}
+
+/// Puts the configuration where clients can read it.
+pub fn put_config(writer: &mut Writer, config: &Config, wall: WallMs) {
+    let version = Zxid::from_raw(config.ensemble.version.cast_signed());
+    writer.put_config(config.ensemble.text().as_bytes(), version, wall);
 }
 
 fn tick(config: &Config) -> Duration {
@@ -108,7 +119,7 @@ pub fn open(
             connect_limit_ticks: ticks(config.ensemble.connect_to_learner_master_limit_ticks),
             keep_alive: config.ensemble.tcp_keep_alive,
             from_learner_bytes_max: packet_bytes_max,
-            from_leader_bytes_max: packet_bytes_max,
+            from_leader_bytes_max: packet_bytes_max.max(FROM_LEADER_BYTES_MIN),
             links_max: LINKS_MAX,
             links_per_address_max: LINKS_PER_ADDRESS_MAX,
         },

@@ -3,7 +3,7 @@
 //! Each takes a file's sync, a rename and a directory's sync: milliseconds, for which no core may
 //! wait, and which must not wait for a segment to be filled either.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
@@ -11,6 +11,8 @@ use crate::io::wake::Waker;
 use crate::server::epochs::EpochFiles;
 use crate::server::small_file::FileError;
 use crate::server::standing::StandingFile;
+use crate::snapshot::directory;
+use crate::zxid::Zxid;
 
 /// What is to be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +21,10 @@ pub enum Keeping {
     CurrentEpoch(u32),
     /// The state is whole: it votes from here on.
     Sound,
+    /// The log goes on behind the snapshot of this zxid, which a leader has sent.
+    Settled(Zxid),
+    /// That snapshot holds no part of anything later.
+    Exact(Zxid),
 }
 
 /// What is kept, durably; or why it is not, which stops the server.
@@ -36,20 +42,21 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Starts the thread for the files in `dir`, which is dataDir's `version-2`.
+    /// Starts the thread for the files and snapshots in `dir`, which is dataDir's `version-2`.
     ///
     /// # Errors
     /// The kernel refuses a thread.
     pub fn start(dir: &Path, waker: Waker) -> std::io::Result<Keeper> {
-        let (epochs, standing) = (EpochFiles::new(dir), StandingFile::new(dir));
+        let files = Files {
+            epochs: EpochFiles::new(dir),
+            standing: StandingFile::new(dir),
+            snapshots: dir.to_owned(),
+        };
         let (to_thread, jobs) = channel();
         let (done, kept) = channel();
         thread::Builder::new().name("keeper".to_owned()).spawn(move || {
             for job in jobs {
-                let outcome = match keep(job, &epochs, &standing) {
-                    Ok(kept) => kept,
-                    Err(error) => Some(Kept::Failed(error.to_string())),
-                };
+                let outcome = files.keep(job).unwrap_or_else(|error| Some(Kept::Failed(error)));
                 // The core may be gone already when the server stops.
                 if let Some(outcome) = outcome
                     && done.send(outcome).is_ok()
@@ -72,23 +79,34 @@ impl Keeper {
     }
 }
 
-fn keep(
-    job: Keeping,
-    epochs: &EpochFiles,
-    standing: &StandingFile,
-) -> Result<Option<Kept>, FileError> {
-    match job {
-        Keeping::AcceptedEpoch(epoch) => {
-            epochs.save_accepted(epoch)?;
-            Ok(Some(Kept::AcceptedEpoch(epoch)))
-        }
-        Keeping::CurrentEpoch(epoch) => {
-            epochs.save_current(epoch)?;
-            Ok(Some(Kept::CurrentEpoch(epoch)))
-        }
-        Keeping::Sound => {
-            standing.save_sound()?;
-            Ok(None)
+/// The thread's end.
+struct Files {
+    epochs: EpochFiles,
+    standing: StandingFile,
+    snapshots: PathBuf,
+}
+
+impl Files {
+    fn keep(&self, job: Keeping) -> Result<Option<Kept>, String> {
+        let text = |error: FileError| error.to_string();
+        match job {
+            Keeping::AcceptedEpoch(epoch) => {
+                self.epochs.save_accepted(epoch).map_err(text)?;
+                Ok(Some(Kept::AcceptedEpoch(epoch)))
+            }
+            Keeping::CurrentEpoch(epoch) => {
+                self.epochs.save_current(epoch).map_err(text)?;
+                Ok(Some(Kept::CurrentEpoch(epoch)))
+            }
+            Keeping::Sound => self.standing.save_sound().map_err(text).map(|()| None),
+            Keeping::Settled(zxid) => {
+                let settled = directory::settle(&self.snapshots, zxid);
+                settled.map_err(|error| error.to_string()).map(|()| None)
+            }
+            Keeping::Exact(zxid) => {
+                let settled = directory::settle_exact(&self.snapshots, zxid);
+                settled.map_err(|error| error.to_string()).map(|()| None)
+            }
         }
     }
 }
@@ -100,7 +118,6 @@ mod tests {
     use super::*;
     use crate::io::ring::{Ring, RingConfig};
     use crate::zab::output::Standing;
-    use crate::zxid::Zxid;
 
     #[test]
     fn files_are_kept_in_order_and_told_when_they_are() {
@@ -123,7 +140,8 @@ mod tests {
     #[test]
     fn what_cannot_be_kept_is_told_with_its_reason() {
         let ring = Ring::new(RingConfig::default()).unwrap();
-        let keeper = Keeper::start(Path::new("/nonexistent/version-2"), ring.waker()).unwrap();
+        let dir = Path::new("/nonexistent/version-2");
+        let keeper = Keeper::start(dir, ring.waker()).unwrap();
         keeper.keep(Keeping::CurrentEpoch(1));
         let kept = keeper.kept.recv_timeout(Duration::from_secs(20)).unwrap();
         assert!(matches!(kept, Kept::Failed(reason) if reason.contains("/nonexistent")));

@@ -1,11 +1,14 @@
 //! The pipeline's core as a member of an ensemble: it performs what agreement asks for, and tells
 //! agreement what came of it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::io::ring::{Completion, Ring, Token};
 use crate::log::LogError;
 use crate::replica::ReceivedState;
+use crate::server::ensemble;
 use crate::server::keeper::{Keeper, Keeping, Kept};
 use crate::server::peers::election::ElectionPort;
 use crate::server::peers::election::contacts::ElectionEvent;
@@ -16,7 +19,7 @@ use crate::snapshot::transfer::{self, Form, Incoming, Received};
 use crate::time::Time;
 use crate::tree::writer::TreeConfig;
 use crate::wire::quorum::Extensions;
-use crate::zab::output::{Action, LinkId, LogGap};
+use crate::zab::output::{Action, LinkId, LogGap, Role};
 use crate::zxid::Zxid;
 
 /// What a member of an ensemble has besides a server on its own.
@@ -31,6 +34,12 @@ pub struct Member {
     turning: Option<Turning>,
     /// Whether it is staged in the log.
     is_staged: bool,
+    /// When links were last heard of, what was sent and what was queued, and when to look again.
+    progress: BTreeMap<LinkId, (Time, u64, usize)>,
+    progress_due: Time,
+    /// A snapshot of a leader's that may hold parts of later transactions, until the leader has
+    /// sent all of those.
+    fuzzy: Option<Zxid>,
     /// Why the server must stop.
     pub stopped: Option<String>,
 }
@@ -60,6 +69,9 @@ impl Member {
             tree,
             turning: None,
             is_staged: false,
+            progress: BTreeMap::new(),
+            progress_due: Time::default(),
+            fuzzy: None,
             stopped: None,
         }
     }
@@ -103,6 +115,7 @@ impl PipelineCore {
         if member.quorum.poll_timeout().is_some_and(|due| due <= self.now) {
             member.quorum.handle_timeout(self.now);
         }
+        self.note_progress();
         while let Some(event) = self.member.as_mut().and_then(|it| it.election.poll_event()) {
             match event {
                 ElectionEvent::Notification { from, notification } => {
@@ -124,6 +137,24 @@ impl PipelineCore {
         }
     }
 
+    /// Lets agreement know on which links bytes have come or gone since the last look, now and
+    /// then: what takes long is bounded by that.
+    fn note_progress(&mut self) {
+        let Some(member) = &mut self.member else { return };
+        if self.now < member.progress_due {
+            return;
+        }
+        member.progress_due = self.now + Duration::from_millis(self.config.tick_time_ms / 8);
+        let seen = std::mem::take(&mut member.progress);
+        for info in member.quorum.links() {
+            let state = (info.received_at, info.packets_sent, info.queued_bytes);
+            if seen.get(&info.link).is_some_and(|seen| *seen != state) {
+                self.replica.handle_progress(self.now, info.link);
+            }
+            member.progress.insert(info.link, state);
+        }
+    }
+
     fn take_peer_event(&mut self, event: PeerEvent<Received>) {
         let (now, wall) = (self.now, self.wall);
         match event {
@@ -139,7 +170,11 @@ impl PipelineCore {
             PeerEvent::Disconnected { link } => self.replica.handle_disconnected(now, link),
             PeerEvent::SnapshotSent { link } => self.replica.handle_snapshot_sent(now, link),
             PeerEvent::SnapshotReceived { link, received } => {
-                let Received { writer, sessions, zxid, .. } = received;
+                let Received { mut writer, sessions, zxid, is_fuzzy, .. } = received;
+                ensemble::put_config(&mut writer, &self.config, wall);
+                if let Some(member) = &mut self.member {
+                    member.fuzzy = is_fuzzy.then_some(zxid);
+                }
                 let state = Box::new(ReceivedState { writer, sessions, zxid });
                 self.turn_log(Turning::Reset(link, state));
             }
@@ -171,6 +206,21 @@ impl PipelineCore {
     pub(super) fn perform_all(&mut self) {
         while let Some(action) = self.replica.poll_action() {
             self.perform(action);
+        }
+        self.settle_fuzzy();
+    }
+
+    /// A leader's snapshot is exact once the leader has sent everything of which it may hold parts;
+    /// where that was nothing, the snapshot itself is.
+    fn settle_fuzzy(&mut self) {
+        let Some(member) = self.member.as_mut().filter(|member| member.fuzzy.is_some()) else {
+            return;
+        };
+        if let Role::Following { .. } | Role::Observing { .. } = self.replica.role()
+            && let Some(zxid) = member.fuzzy.take()
+            && self.replica.pipeline().prepared() == zxid
+        {
+            member.keeper.keep(Keeping::Exact(zxid));
         }
     }
 
@@ -211,7 +261,9 @@ impl PipelineCore {
     }
 
     fn send_snapshot(&mut self, link: LinkId, extensions: Extensions) {
-        let Some(state) = self.replica.state_to_send(link).cloned() else { return };
+        let Some(state) = self.replica.state_to_send(link).cloned() else {
+            return self.replica.handle_snapshot_failed(self.now, link);
+        };
         let form = form(extensions);
         let member = self.member.as_mut().expect("a member has learners");
         member.quorum.send_snapshot(link, extensions, move |out| {
@@ -272,10 +324,12 @@ impl PipelineCore {
         match member.turning.take().expect("it is staged") {
             Turning::Cut(after) => self.replica.handle_truncated(self.now, after),
             Turning::Reset(link, state) => {
-                self.snapshots.handle_replaced(state.zxid);
+                let zxid = state.zxid;
+                self.snapshots.handle_replaced(zxid);
                 self.replica.handle_snapshot_received(self.now, link, *state);
                 self.perform_all();
                 let member = self.member.as_mut().expect("it was there before");
+                member.keeper.keep(Keeping::Settled(zxid));
                 member.quorum.resume(link);
             }
         }

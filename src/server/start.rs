@@ -295,13 +295,6 @@ struct Serve<'a> {
     begun: Time,
 }
 
-/// The members, where clients read them.
-fn put_config(config: &Config, recovered: &mut Recovered) {
-    let version = Zxid::from_raw(config.ensemble.version.cast_signed());
-    let text = config.ensemble.text();
-    recovered.writer.put_config(text.as_bytes(), version, clock::wall());
-}
-
 fn snapshot_settings(config: &Config) -> SnapshotSettings {
     let is_purged = config.snapshot.purge != Purge::Off;
     SnapshotSettings {
@@ -325,7 +318,7 @@ fn assemble(
     let end = recovered.writer.last_zxid();
     let version = member.map_or(end, |member| member.version);
     if member.is_some() {
-        put_config(config, &mut recovered);
+        ensemble::put_config(&mut recovered.writer, config, clock::wall());
     }
     let pipeline_at = executor_of(plan, Role::Pipeline);
     let pipeline_waker = &started[pipeline_at].waker;

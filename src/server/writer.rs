@@ -369,6 +369,9 @@ impl PipelineCore {
         if self.is_gathering() {
             return;
         }
+        if !self.replica.is_alone() {
+            self.disk.log.set_committed(self.replica.pipeline().committed());
+        }
         let is_started = self.disk.start(ring, self.now);
         if self.replica.is_alone() && (is_started || self.disk.log.is_idle()) {
             self.replica.handle_appended();

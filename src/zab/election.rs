@@ -34,6 +34,7 @@ use crate::zxid::Zxid;
 use ballot::{Ballot, Ballots, supersedes};
 
 mod ballot;
+mod empty;
 #[cfg(test)]
 mod tests;
 
@@ -46,12 +47,6 @@ const RESEND_MAX: Duration = Duration::from_secs(60);
 /// The silence doubles up to this where nothing is told unless asked for: to who has no vote, and
 /// to a voter beside servers that are settled.
 const ASK_MAX: Duration = Duration::from_secs(1);
-/// An empty server waits a random part of this before it opens a round, so that of several empty
-/// servers one is answered by all before the next interrupts it.
-const FRESH_ROUND_SPREAD: Duration = Duration::from_millis(100);
-/// A round that an empty server opens is ahead of the one before by up to so much: nobody carries
-/// that number who has not heard of it.
-const FRESH_ROUND_JUMP: i64 = 1 << 20;
 /// The version of notifications that carry the configuration.
 const VERSION: i32 = 2;
 
@@ -152,7 +147,7 @@ impl Election {
         assert_eq!(proposal.leader, self.ensemble.me, "a server begins with a vote for itself");
         self.own = proposal;
         let is_round_fresh = self.part() == Part::Empty;
-        let step = if is_round_fresh { 1 + self.random_below(FRESH_ROUND_JUMP) } else { 1 };
+        let step = if is_round_fresh { self.fresh_round_step() } else { 1 };
         self.round = self.round.saturating_add(step);
         self.state = State::Looking(Looking {
             ballots: Ballots::new(),
@@ -244,14 +239,19 @@ impl Election {
     }
 
     /// This server's state is to be trusted so much from here on. One that a leader has made
-    /// whole reports as a follower what it reported as an observer.
+    /// whole reports as a follower what it reported as an observer, or votes if it looks for a
+    /// leader again; one that is trusted less is to start anew.
     pub fn set_standing(&mut self, standing: Standing) {
         self.standing = standing;
         let part = self.part();
-        if let State::Settled { doing: doing @ Doing::Observing, .. } = &mut self.state
-            && part == Part::Voter
-        {
-            *doing = Doing::Following;
+        match &mut self.state {
+            State::Settled { doing: doing @ Doing::Observing, .. } if part == Part::Voter => {
+                *doing = Doing::Following;
+            }
+            State::Looking(_) if part != Part::Asker && self.vote.is_none() => {
+                self.propose(Some(self.own));
+            }
+            State::Idle | State::Looking(_) | State::Settled { .. } => {}
         }
     }
 
@@ -504,72 +504,6 @@ impl Election {
     fn ask_max(&self) -> Duration {
         let State::Looking(looking) = &self.state else { return RESEND_MAX };
         if self.part() == Part::Voter && looking.settled.is_empty() { RESEND_MAX } else { ASK_MAX }
-    }
-}
-
-// ── The empty ──
-//
-// An empty server may have been wiped: what it had acknowledged then rests with fewer servers than
-// it must, and its vote could elect a leader that never had it. So it counts for nobody until
-// every voter is seen to be empty too. A vote is never below the voter's own log, so a vote for
-// epoch 0 and zxid 0 says that; but it may be an old one, since Apache's servers send their last
-// notification again on each new connection. What is seen therefore counts in a round only that
-// this server has opened with a number that none could have known.
-impl Election {
-    fn consider_emptiness(&mut self, now: Time) {
-        if self.part() != Part::Empty {
-            return;
-        }
-        let State::Looking(looking) = &mut self.state else { return };
-        let me = self.ensemble.me;
-        let is_empty = |ballot: &Ballot| {
-            let Vote { leader, zxid, peer_epoch } = ballot.vote;
-            // Who follows this server, which does not lead, has had nothing from it yet.
-            let is_without_leader = ballot.doing == Doing::Looking
-                || (ballot.doing == Doing::Following && leader == me);
-            is_without_leader && zxid == Zxid::ZERO && peer_epoch == 0
-        };
-        let all_are = self
-            .ensemble
-            .voters()
-            .all(|voter| looking.ballots.get(&voter.id).is_some_and(is_empty));
-        if !all_are {
-            looking.fresh_round_at = None;
-        } else if looking.is_round_fresh {
-            self.become_sound();
-        } else if looking.fresh_round_at.is_none() {
-            let nanos = self.random_below(FRESH_ROUND_SPREAD.as_nanos() as i64);
-            let at = now + Duration::from_nanos(nanos as u64);
-            if let State::Looking(looking) = &mut self.state {
-                looking.fresh_round_at = Some(at);
-            }
-        }
-    }
-
-    fn become_sound(&mut self) {
-        self.standing = Standing::Sound;
-        self.outputs.push_back(ElectionOutput::Sound);
-        let mut best = self.own;
-        for ballot in looking_of(&self.state).ballots.values() {
-            if supersedes(&self.ensemble, &ballot.vote, &best) {
-                best = ballot.vote;
-            }
-        }
-        if best != self.own {
-            self.propose(Some(best));
-        }
-    }
-
-    fn open_fresh_round(&mut self, now: Time) {
-        let step = 1 + self.random_below(FRESH_ROUND_JUMP);
-        self.round = self.round.saturating_add(step);
-        let State::Looking(looking) = &mut self.state else { return };
-        looking.ballots.clear();
-        looking.is_round_fresh = true;
-        looking.fresh_round_at = None;
-        looking.interval = RESEND_MIN;
-        looking.resend_at = now + RESEND_MIN;
-        self.propose(Some(self.own));
     }
 
     /// A number from 0 to below `bound` (`SplitMix64`).

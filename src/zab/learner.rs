@@ -76,6 +76,10 @@ pub(super) struct Learner {
     stage: Stage,
     /// The leader's epoch, once it is known.
     epoch: u32,
+    /// What the leader has agreed to; nothing, if it is a Java server.
+    extensions: Extensions,
+    /// Its ACKEPOCH counts towards the epoch's quorum.
+    vouches: bool,
     /// It claims an empty log, since it cannot cut its own where the leader wants it cut.
     claims_nothing: bool,
     /// What ACKEPOCH said of the end of the log.
@@ -111,6 +115,8 @@ impl Learner {
             link: None,
             stage: Stage::Draining,
             epoch: 0,
+            extensions: Extensions::default(),
+            vouches: false,
             claims_nothing: false,
             claimed: Zxid::ZERO,
             committed: Zxid::ZERO,
@@ -254,7 +260,8 @@ impl Learner {
     /// Takes a packet; false if it does not fit.
     fn process(&mut self, peer: &mut Peer, now: Time, message: FromLeader) -> bool {
         match (self.stage, message) {
-            (Stage::Registering, FromLeader::LeaderInfo { epoch, protocol, .. }) => {
+            (Stage::Registering, FromLeader::LeaderInfo { epoch, protocol, extensions }) => {
+                self.extensions = extensions;
                 self.process_leader_info(peer, epoch, protocol)
             }
             (Stage::UpToDate, FromLeader::Ping { zxid }) => {
@@ -283,29 +290,30 @@ impl Learner {
             return false;
         }
         self.epoch = epoch;
-        if epoch > peer.accepted_epoch {
+        // A promise that was made before does not count again. Nor does that of a server that is
+        // not sure of what it has acknowledged: it does not help to elect anybody.
+        self.vouches = epoch > peer.accepted_epoch && peer.standing == Standing::Sound;
+        if epoch > peer.accepted_epoch_saved {
             self.stage = Stage::Accepting;
             peer.save_accepted_epoch(epoch);
         } else {
-            // It has promised this epoch before: that does not count again.
-            self.acknowledge_epoch(peer, None);
+            self.acknowledge_epoch(peer);
         }
         true
     }
 
     pub fn handle_accepted_epoch_saved(&mut self, peer: &mut Peer) {
         if self.stage == Stage::Accepting && peer.accepted_epoch == self.epoch {
-            // Who is not sure of what it has acknowledged does not help to elect anybody.
-            let vouches = peer.standing == Standing::Sound;
-            self.acknowledge_epoch(peer, vouches.then_some(peer.current_epoch));
+            self.acknowledge_epoch(peer);
         }
         self.dial_when_settled(peer);
     }
 
-    fn acknowledge_epoch(&mut self, peer: &mut Peer, current_epoch: Option<u32>) {
+    fn acknowledge_epoch(&mut self, peer: &mut Peer) {
         assert!(peer.is_settled_on_disk(), "ACKEPOCH speaks of what is durable");
         self.claimed = if self.claims_nothing { Zxid::ZERO } else { peer.last() };
         self.stage = Stage::Acknowledged;
+        let current_epoch = self.vouches.then_some(peer.current_epoch);
         self.send(peer, FromLearner::AckEpoch { last: self.claimed, current_epoch });
     }
 
@@ -345,7 +353,8 @@ impl Learner {
                 self.stage = Stage::Receiving { zxid };
                 peer.is_receiving = true;
                 let link = self.link.expect("a packet comes on a connection");
-                peer.perform(Action::ReceiveSnapshot { link, zxid, extensions: EXTENSIONS });
+                let extensions = self.extensions;
+                peer.perform(Action::ReceiveSnapshot { link, zxid, extensions });
                 true
             }
             _ => false,

@@ -438,6 +438,7 @@ impl Zab {
     pub fn handle_accepted_epoch_saved(&mut self, now: Time, epoch: u32) {
         assert_eq!(self.peer.saving_accepted.take(), Some(epoch), "another epoch was saved");
         self.peer.accepted_epoch = epoch;
+        self.peer.accepted_epoch_saved = epoch;
         match &mut self.state {
             State::Leading(leader) => leader.handle_accepted_epoch_saved(&mut self.peer, now),
             State::Learning(learner) => learner.handle_accepted_epoch_saved(&mut self.peer),

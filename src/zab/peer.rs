@@ -22,7 +22,11 @@ pub(super) struct Peer {
     pub committed: Zxid,
     /// The last transaction that is known to be committed for certain (R10).
     pub certain: Zxid,
+    /// The highest epoch that it has promised itself to; all that is known of it, which may be more
+    /// than what is left on a damaged disk.
     pub accepted_epoch: u32,
+    /// What `acceptedEpoch` on the disk says.
+    pub accepted_epoch_saved: u32,
     pub current_epoch: u32,
     pub standing: Standing,
     pub role: Role,
@@ -53,6 +57,7 @@ impl Peer {
                 .accepted_epoch
                 .max(recovered.current_epoch)
                 .max(recovered.last.epoch()),
+            accepted_epoch_saved: recovered.accepted_epoch,
             current_epoch: recovered.current_epoch,
             standing: recovered.standing,
             role: Role::Looking,
@@ -152,7 +157,8 @@ impl Peer {
     }
 
     pub fn save_accepted_epoch(&mut self, epoch: u32) {
-        assert!(epoch > self.accepted_epoch, "an epoch is accepted once");
+        assert!(epoch >= self.accepted_epoch, "a promise is not taken back");
+        assert!(epoch > self.accepted_epoch_saved, "an epoch is accepted once");
         self.saving_accepted = Some(epoch);
         self.perform(Action::SaveAcceptedEpoch { epoch });
     }

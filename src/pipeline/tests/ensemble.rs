@@ -125,8 +125,9 @@ fn check_replies(world: &World) {
             bench.settle();
             let answer = bench.answers.last().unwrap();
             let theirs = &connection.answers[index];
-            let in_short = |it: &Answer| (it.xid, it.zxid, it.error, it.body.clone(), it.then);
+            let in_short = |it: &Answer| (it.xid, it.error, it.body.clone(), it.then);
             assert_eq!(in_short(theirs), in_short(answer), "{op:?}");
+            assert!(theirs.zxid == answer.zxid || connection.may_hold());
         }
         assert_eq!(bench.pipeline.prepared(), *zxid);
     }
@@ -151,7 +152,7 @@ fn run(steps: &[Step]) {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 200,
+        cases: 100,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

@@ -85,7 +85,7 @@ fn run(steps: &[Step]) -> World {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 400,
+        cases: 250,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

@@ -56,9 +56,7 @@ pub struct ElectionPort {
     dialer: Dialer,
     connect_timeout: Duration,
     keep_alive: Option<Duration>,
-    /// Tokens from here on are this port's: first the listeners', then one for each connection.
-    first_token: u64,
-    next_token: u64,
+    tokens: Tokens,
     listeners: Vec<Token>,
     /// Listeners that the ring has not been given.
     listening: Vec<(Token, OwnedFd)>,
@@ -71,8 +69,11 @@ pub struct ElectionPort {
 
 impl ElectionPort {
     /// A port that listens at `listeners` and dials `members`, which are all servers of the
-    /// ensemble with their election addresses. The ring's tokens from `first_token` on, one for
-    /// each connection that there ever is, are its own; dials wake the core by `waker`.
+    /// ensemble with their election addresses. The ring's tokens with a low
+    /// half of `first_token` or more are its own; dials wake the core by `waker`.
+    ///
+    /// # Panics
+    /// If `first_token` is no low half.
     pub fn new(
         settings: ElectionSettings,
         members: &[(ServerId, Addresses)],
@@ -83,15 +84,15 @@ impl ElectionPort {
     ) -> ElectionPort {
         let mut contacts = Contacts::new(settings.me, settings.addresses, settings.connect_timeout);
         contacts.handle_members(members, now);
-        let tokens = (first_token..).map(Token);
-        let listening: Vec<_> = tokens.zip(listeners).collect();
+        let mut tokens = Tokens::new(first_token);
+        let listening: Vec<_> =
+            listeners.into_iter().map(|listener| (tokens.next(), listener)).collect();
         let mut port = ElectionPort {
             contacts,
             dialer: Dialer::new(waker),
             connect_timeout: settings.connect_timeout,
             keep_alive: settings.keep_alive.then_some(KEEP_ALIVE),
-            first_token,
-            next_token: first_token + listening.len() as u64,
+            tokens,
             listeners: listening.iter().map(|(token, _)| *token).collect(),
             listening,
             paused: None,
@@ -104,7 +105,7 @@ impl ElectionPort {
 
     /// Whether a completion for this token is this port's.
     pub fn owns(&self, token: Token) -> bool {
-        (self.first_token..self.next_token).contains(&token.0)
+        self.tokens.has_given(token)
     }
 
     /// The ensemble has other members.
@@ -207,8 +208,7 @@ impl ElectionPort {
     fn attach(&mut self, socket: OwnedFd) -> std::io::Result<ConnectionId> {
         tune(&socket, true, self.keep_alive)?;
         limit_unacknowledged(&socket, UNACKNOWLEDGED_MAX)?;
-        let token = Token(self.next_token);
-        self.next_token += 1;
+        let token = self.tokens.next();
         self.attaching.push((token, socket));
         Ok(connection(token))
     }
@@ -241,6 +241,37 @@ impl ElectionPort {
     fn start_dial(&mut self, number: u64, server: ServerId, addresses: Addresses) {
         let (port_kind, timeout) = (PortKind::Election, self.connect_timeout);
         self.dialer.dial(Target { server, port_kind, addresses, timeout, number });
+    }
+}
+
+/// Tokens in order: first the listeners', then one for each connection. Their low halves stay in a
+/// range that nobody else uses, however many connections there have been.
+struct Tokens {
+    first: u64,
+    given: u64,
+}
+
+impl Tokens {
+    fn new(first: u64) -> Tokens {
+        assert!(first < 1 << 32, "it is a low half");
+        Tokens { first, given: 0 }
+    }
+
+    /// How many there are with the same high half.
+    fn width(&self) -> u64 {
+        (1 << 32) - self.first
+    }
+
+    fn next(&mut self) -> Token {
+        let number = self.given;
+        self.given += 1;
+        Token((number / self.width()) << 32 | (self.first + number % self.width()))
+    }
+
+    fn has_given(&self, token: Token) -> bool {
+        let (high, low) = (token.0 >> 32, token.0 & 0xFFFF_FFFF);
+        let number = || high.checked_mul(self.width())?.checked_add(low - self.first);
+        low >= self.first && number().is_some_and(|number| number < self.given)
     }
 }
 

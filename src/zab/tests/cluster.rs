@@ -86,6 +86,8 @@ pub struct Node {
     pub is_accepting: bool,
     pub events: Vec<Event>,
     pub confirmed: Vec<u64>,
+    /// What was committed anywhere when a confirmation was asked for, by token.
+    pub asked: BTreeMap<u64, Zxid>,
     pub stopped: Option<String>,
     pub has_resigned: bool,
     pub next_counter: u32,
@@ -246,6 +248,7 @@ impl Node {
             is_accepting: false,
             events: Vec::new(),
             confirmed: Vec::new(),
+            asked: BTreeMap::new(),
             stopped: None,
             has_resigned: false,
             next_counter: 1,
@@ -308,8 +311,10 @@ impl Cluster {
         node.is_accepting = false;
         node.role = Role::Looking;
         node.disk.works.clear();
+        // Who dials a server that is down hears so when its attempt arrives.
+        let is_known = |link: &Link| link.learner == me || (link.leader == me && link.is_open[0]);
         let links: Vec<LinkId> =
-            self.links.iter().filter(|(_, l)| l.has(me)).map(|l| *l.0).collect();
+            self.links.iter().filter(|(_, link)| is_known(link)).map(|link| *link.0).collect();
         for link in links {
             self.close(link, me);
         }
@@ -355,10 +360,25 @@ impl Cluster {
                 .collect();
             for link in links {
                 let lost = self.links.get_mut(&link).expect("listed");
+                if let (Some(Mail::Connect), true) = (lost.to_leader.front(), lost.is_open[1]) {
+                    let (learner, leader) = (lost.learner, lost.leader);
+                    self.links.remove(&link);
+                    self.with(learner, |zab, now| zab.handle_connect_failed(now, leader));
+                    continue;
+                }
                 lost.to_leader.clear();
                 lost.to_learner.clear();
-                self.close(link, one);
-                self.close(link, other);
+                let is_open = lost.is_open;
+                for end in [lost.leader, lost.learner] {
+                    let is_known = is_open[usize::from(self.links[&link].learner == end)];
+                    self.close(link, end);
+                    if is_known && self.nodes[&end].is_up() {
+                        self.with(end, |zab, now| zab.handle_disconnected(now, link));
+                    }
+                    if !self.links.contains_key(&link) {
+                        break;
+                    }
+                }
             }
             if self.nodes[&one].is_up() && self.nodes[&other].is_up() {
                 self.with(one, |zab, now| zab.handle_reachable(now, other, true));
@@ -508,6 +528,12 @@ impl Cluster {
         });
     }
 
+    /// Goes on for a while during which the disk of `id` is not done.
+    pub fn settle_until_disk(&mut self, id: i64) {
+        self.run_for(10);
+        assert!(!self.node(id).disk.works.is_empty());
+    }
+
     /// The latest established leader that is up.
     pub fn leader(&self) -> Option<i64> {
         let epoch = |node: &Node| match node.role {
@@ -538,9 +564,30 @@ impl Cluster {
         }
     }
 
+    /// The pipeline of `id` asks whether it leads.
+    pub fn confirm(&mut self, id: i64) -> u64 {
+        self.payload += 1;
+        let token = self.payload;
+        let committed = self.oracle.committed.keys().next_back().copied().unwrap_or_default();
+        self.node_mut(id).asked.insert(token, committed);
+        self.with(server(id), |zab, now| zab.confirm(now, token));
+        token
+    }
+
     pub fn tail(&self) -> String {
-        let start = self.trace.len().saturating_sub(60);
-        self.trace[start..].join("\n")
+        let start = self.trace.len().saturating_sub(if std::env::var("ZAB_SEED").is_ok() {
+            3000
+        } else {
+            60
+        });
+        let state = |node: &Node| {
+            let (id, zab, disk) = (node.id, node.zab.as_ref(), &node.disk);
+            let zab = zab.map(|zab| (zab.role(), zab.doing(), zab.leader(), zab.last()));
+            let durable = (disk.log.last(), disk.current_epoch, disk.accepted_epoch);
+            format!("{id}: {zab:?} {durable:?} {:?} {:?}", disk.standing, node.stopped)
+        };
+        let states: Vec<String> = self.nodes.values().map(state).collect();
+        format!("{}\n{}", self.trace[start..].join("\n"), states.join("\n"))
     }
 }
 
@@ -550,6 +597,10 @@ impl Cluster {
         match queue {
             Queue::Notification(from, to) => {
                 let notification = self.notifications.remove(&(from, to)).expect("listed");
+                let (doing, vote) = (notification.doing, notification.vote);
+                let round = notification.round;
+                self.trace
+                    .push(format!("{:?} {to} <- {from}: {doing:?} {round} {vote:?}", self.now));
                 if self.nodes[&to].is_up() {
                     self.with(to, |zab, now| zab.handle_notification(now, from, notification));
                 }
@@ -558,7 +609,9 @@ impl Cluster {
                 let link = self.links.get_mut(&id).expect("listed");
                 let (to, mail) = (link.leader, link.to_leader.pop_front().expect("listed"));
                 self.trace.push(format!("{:?} {} <- {}: {mail:?}", self.now, to, link.learner));
-                self.deliver_to_leader(id, to, mail);
+                if link.is_open[0] || matches!(mail, Mail::Connect) {
+                    self.deliver_to_leader(id, to, mail);
+                }
             }
             Queue::ToLearner(id) => {
                 let link = self.links.get_mut(&id).expect("listed");
@@ -566,7 +619,9 @@ impl Cluster {
                 if !matches!(mail, Mail::Snapshot(..)) {
                     self.trace.push(format!("{:?} {} <- {}: {mail:?}", self.now, to, link.leader));
                 }
-                self.deliver_to_learner(id, to, mail);
+                if link.is_open[1] {
+                    self.deliver_to_learner(id, to, mail);
+                }
             }
             Queue::Disk(id) => self.finish_work(id),
             Queue::ReadLog(id, link) => self.read_log(id, link),
@@ -588,7 +643,6 @@ impl Cluster {
                 self.with(to, |zab, now| zab.handle_accepted(now, id));
             }
             Mail::Learner(message) => {
-                self.links[&id].checker.check_leader_may_hear(&message);
                 self.with(to, |zab, now| zab.handle_from_learner(now, id, message));
             }
             Mail::Closed => {
@@ -610,8 +664,7 @@ impl Cluster {
                     FromLeader::Snap { .. } => node.synced_by = Some("SNAP"),
                     _ => {}
                 }
-                let last = node.zab().last();
-                self.links.get_mut(&id).expect("listed").checker.note_heard(&message, last);
+                self.links.get_mut(&id).expect("listed").checker.note_heard(&message);
                 self.with(to, |zab, now| zab.handle_from_leader(now, id, message));
             }
             Mail::Snapshot(zxid, state) => {
@@ -808,7 +861,12 @@ impl Cluster {
                 link.to_leader.push_back(Mail::Learner(message));
                 return;
             }
-            Event::Confirmed { token } => node.confirmed.push(*token),
+            Event::Confirmed { token } => {
+                // `sync` is linearizable.
+                let asked = node.asked[token];
+                assert!(node.published >= asked, "{id} has confirmed and does not have {asked}");
+                node.confirmed.push(*token);
+            }
             _ => {}
         }
         self.nodes.get_mut(&id).expect("a member").events.push(event);

@@ -160,7 +160,7 @@ pub struct LinkChecker {
     /// The end of what was sent.
     last: Option<Zxid>,
     last_acked: Zxid,
-    /// The end of the learner's log when NEWLEADER came.
+    /// What the learner must have to acknowledge NEWLEADER.
     pub last_at_new_leader: Zxid,
 }
 
@@ -185,14 +185,10 @@ impl LinkChecker {
         }
     }
 
-    pub fn check_leader_may_hear(&self, _message: &FromLearner) {}
-
     /// The learner has taken it from the connection.
-    pub fn note_heard(&mut self, message: &FromLeader, last: Zxid) {
-        match message {
-            FromLeader::LeaderInfo { epoch, .. } => self.epoch = *epoch,
-            FromLeader::NewLeader { .. } => self.last_at_new_leader = last,
-            _ => {}
+    pub fn note_heard(&mut self, message: &FromLeader) {
+        if let FromLeader::LeaderInfo { epoch, .. } = message {
+            self.epoch = *epoch;
         }
     }
 
@@ -203,8 +199,11 @@ impl LinkChecker {
             FromLeader::Diff { .. } | FromLeader::Snap { .. } | FromLeader::Trunc { .. } => {
                 assert!(!self.is_open, "{message:?} comes second");
                 self.is_open = true;
-                if let FromLeader::Snap { zxid: at } | FromLeader::Trunc { after: at } = message {
-                    self.last = Some(*at);
+                match message {
+                    FromLeader::Diff { through } => self.last_at_new_leader = *through,
+                    FromLeader::Snap { zxid } => self.last = Some(*zxid),
+                    FromLeader::Trunc { after } => self.last = Some(*after),
+                    _ => {}
                 }
             }
             FromLeader::Proposal { zxid, .. } => {
@@ -224,6 +223,7 @@ impl LinkChecker {
                 // ZOOKEEPER-4394, ZOOKEEPER-4685.
                 assert!(self.proposals.is_empty(), "NEWLEADER behind what is not committed");
                 self.has_new_leader = true;
+                self.last_at_new_leader = self.last.unwrap_or(self.last_at_new_leader);
             }
             FromLeader::UpToDate { .. } => {
                 assert!(self.has_new_leader && !self.is_up_to_date);

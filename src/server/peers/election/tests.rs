@@ -9,7 +9,7 @@ use crate::io::listener::{ListenOptions, bind, local_address};
 use crate::io::ring::{RingConfig, Wait};
 use crate::wire::election::{Doing, VERSION};
 
-const FIRST_TOKEN: u64 = 1 << 62;
+const FIRST_TOKEN: u64 = 0xC000_0000;
 
 struct Server {
     ring: Ring,
@@ -170,4 +170,16 @@ fn what_is_no_server_is_closed_and_the_port_lives() {
     until(&mut [&mut one, &mut two], "the other one is heard", |servers| {
         servers[0].events.contains(&heard(2, 9))
     });
+}
+
+#[test]
+fn tokens_stay_in_their_range() {
+    let mut tokens = Tokens::new(0xFFFF_FFFE);
+    assert!(!tokens.has_given(Token(0xFFFF_FFFE)));
+    let given: Vec<u64> = (0..3).map(|_| tokens.next().0).collect();
+    assert_eq!(given, [0xFFFF_FFFE, 0xFFFF_FFFF, 0x1_FFFF_FFFE]);
+    assert!(given.iter().all(|&token| tokens.has_given(Token(token))));
+    for other in [0, 0xFFFF_FFFD, 0x1_FFFF_FFFD, 0x1_FFFF_FFFF, u64::MAX] {
+        assert!(!tokens.has_given(Token(other)), "{other:#x}");
+    }
 }

@@ -1,5 +1,5 @@
-//! What servers of Apache 3.9.5 said to each other: three voters and an observer, their clients
-//! and their restarts, recorded between their ports.
+//! What servers of Apache 3.9.5 said to each other: voters and observers, their clients, their
+//! restarts and a reconfiguration, recorded between their ports.
 
 use super::*;
 
@@ -164,4 +164,28 @@ fn leaders_propose_commit_and_ping() {
         FromLeader::Ping { zxid: Zxid::new(1, 5) },
     );
     check_leader(&hex("000000070000000000000000ffffffffffffffff"), FromLeader::Sync);
+}
+
+#[test]
+fn leaders_commit_reconfigurations() {
+    let (zxid, designated_leader) = (Zxid::new(1, 2), ServerId(2));
+    check_leader(
+        &hex("000000090000000100000002000000080000000000000002ffffffff"),
+        FromLeader::CommitAndActivate { zxid, designated_leader },
+    );
+    let config = "server.1=127.0.0.1:27201:27301:participant;127.0.0.1:27101\n\
+                  server.2=127.0.0.1:27202:27302:participant;127.0.0.1:27102\n\
+                  server.3=127.0.0.1:27203:27303:participant;127.0.0.1:27103\n\
+                  version=100000002";
+    let txn = [
+        &hex("020000f79fcf0000000000010000000100000002000001a2048b494700000010\
+             000000112f7a6f6f6b65657065722f636f6e666967000000c2"),
+        config.as_bytes(),
+        &hex("ffffffff000000020000000051c6d660"),
+    ]
+    .concat();
+    check_leader(
+        &[&hex("000000130000000100000002000001130000000000000002"), &txn[..], &[0xff; 4]].concat(),
+        FromLeader::InformAndActivate { zxid, designated_leader, txn: txn.as_slice().into() },
+    );
 }

@@ -117,6 +117,7 @@ fn who_hears_of_all_in_anothers_round_opens_its_own() {
     assert_eq!(one.sent_to(), [0, 2]);
     let round = one.election.round();
     one.hear(0, Looking, new(0), round);
+    assert!(!one.has_become_sound, "2 has not answered in this round");
     one.hear(2, Looking, new(0), round);
     assert!(one.has_become_sound);
 }

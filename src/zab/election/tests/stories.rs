@@ -181,6 +181,18 @@ fn a_damaged_server_asks_until_it_is_whole() {
     assert_eq!(damaged.sent[0].1.doing, Following);
 }
 
+#[test]
+fn who_is_made_whole_while_it_looks_votes() {
+    let mut one = One::new(ensemble(2, 3), Standing::Damaged);
+    one.start(7, 7);
+    one.election.set_standing(Standing::Sound);
+    one.drain();
+    assert_eq!(one.sent.last().and_then(|(_, said)| said.vote), Some(vote(2, 7, 7)));
+    one.hear(0, Looking, vote(2, 7, 7), 1);
+    one.wait(200);
+    assert_eq!(one.leader(), Some(2));
+}
+
 /// Others neither count a damaged voter nor wait for it.
 #[test]
 fn a_damaged_server_is_not_waited_for() {

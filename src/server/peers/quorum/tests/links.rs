@@ -159,7 +159,8 @@ fn only_the_last_leader_asked_for_is_connected_to() {
     learner.until(|learner| !learner.events.is_empty());
     learner.turns(50);
     assert!(matches!(learner.events[..], [PeerEvent::Connected { to: ServerId(2), .. }]));
-    assert_eq!(learner.port.links.len(), 1);
+    let peers: Vec<SocketAddr> = learner.port.links().map(|it| it.peer).collect();
+    assert_eq!(peers, [second.address()]);
 }
 
 #[test]
