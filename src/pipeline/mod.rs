@@ -292,6 +292,10 @@ pub struct Pipeline {
     looking: Time,
     /// The tree's digest now and then, oldest first.
     digests: VecDeque<(Zxid, u64)>,
+    /// The digest after each transaction that is not committed, oldest first.
+    uncommitted_digests: VecDeque<(Zxid, u64)>,
+    /// The digest of what is committed, where it is known.
+    committed_digest: Option<u64>,
     /// A reply in the making that goes to nobody here, or not at once.
     scratch: Vec<u8>,
     stats: PipelineStats,
@@ -330,6 +334,8 @@ impl Pipeline {
             led: now,
             looking: now,
             digests: VecDeque::new(),
+            uncommitted_digests: VecDeque::new(),
+            committed_digest: None,
             scratch: Vec::new(),
             stats: PipelineStats::default(),
         }
@@ -358,6 +364,25 @@ impl Pipeline {
     /// The zxid of the last transaction that was prepared here, or applied as a learner.
     pub fn prepared(&self) -> Zxid {
         self.prepared
+    }
+
+    /// The pipeline of a member of an ensemble, whose log goes further than what is known to be
+    /// committed.
+    pub fn set_committed(&mut self, committed: Zxid) {
+        assert!(committed <= self.prepared, "what is committed is in the log");
+        assert!(self.published == self.prepared, "nothing has happened so far");
+        (self.committed, self.published) = (committed, committed);
+        let digest = self.writer.digest();
+        if committed == self.prepared {
+            self.committed_digest = Some(digest);
+        } else {
+            self.uncommitted_digests.push_back((self.prepared, digest));
+        }
+    }
+
+    /// The digest of the tree at [`Pipeline::committed`], in an ensemble and where it is known.
+    pub fn committed_digest(&self) -> Option<u64> {
+        self.committed_digest
     }
 
     /// How far everything is committed.

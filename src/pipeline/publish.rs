@@ -93,6 +93,11 @@ impl Pipeline {
         };
         assert!(through <= self.prepared, "nothing is committed that was not prepared");
         self.committed = self.committed.max(through);
+        while let Some((zxid, digest)) =
+            self.uncommitted_digests.pop_front_if(|(zxid, _)| *zxid <= through)
+        {
+            self.committed_digest = (zxid == through).then_some(digest);
+        }
         self.sessions.handle_committed(self.committed);
     }
 
@@ -125,6 +130,7 @@ impl Pipeline {
         self.prepared = self.prepared.min(after);
         self.txns.pop_above(after);
         self.digests.retain(|(zxid, _)| *zxid <= after);
+        self.uncommitted_digests.retain(|(zxid, _)| *zxid <= after);
         let mut lost = Vec::new();
         for group in &mut self.sealed {
             group.pop_above(after, &mut lost);
@@ -159,6 +165,8 @@ impl Pipeline {
         self.sessions.replace(&sessions, now);
         self.txns.clear();
         self.digests.clear();
+        self.uncommitted_digests.clear();
+        self.committed_digest = None;
         self.sealed.clear();
         self.events.clear();
         self.outboxes.fill(Outbox::default());

@@ -231,8 +231,12 @@ impl Pipeline {
         self.note_digest(zxid);
     }
 
-    /// Keeps the tree's digest after every [`DIGEST_INTERVAL`]th transaction.
+    /// Keeps the tree's digest after every [`DIGEST_INTERVAL`]th transaction, and in an ensemble
+    /// until that is committed.
     pub(super) fn note_digest(&mut self, zxid: Zxid) {
+        if self.part != Part::Alone {
+            self.uncommitted_digests.push_back((zxid, self.writer.digest()));
+        }
         if zxid.counter().is_multiple_of(DIGEST_INTERVAL) {
             if self.digests.len() == DIGESTS_MAX {
                 self.digests.pop_front();

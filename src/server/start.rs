@@ -20,21 +20,29 @@ use crate::log::{LogError, WriterKind};
 use crate::pipeline::auth::{AuthConfig, DigestAlgorithm};
 use crate::pipeline::session::Sessions;
 use crate::pipeline::{Pipeline, Settings};
+use crate::replica::Replica;
 use crate::server::admission::Admission;
 use crate::server::background::{self, SnapshotSettings};
 use crate::server::client::{ClientConfig, ClientCore, Limits, Links};
 use crate::server::core::{CoreFault, Roles};
 use crate::server::disk::Disk;
+use crate::server::ensemble;
+use crate::server::epochs::EpochFiles;
 use crate::server::mesh::link;
+use crate::server::peers::listen::ListenError;
 use crate::server::placement::{Plan, Role, plan};
 use crate::server::questions::Questions;
 use crate::server::recover::{Places, RecoverError, Recovered, into_log, recover, revive};
+use crate::server::recover_member::{self, Membership, RecoveredMember};
 use crate::server::snapshots::Snapshots;
+use crate::server::standing::StandingFile;
 use crate::server::word;
 use crate::server::writer::{About, ClientEnd, PipelineCore};
 use crate::time::Time;
 use crate::tree::Tree;
 use crate::tree::writer::TreeConfig;
+use crate::zab::Zab;
+use crate::zab::output::Recovered as State;
 use crate::zxid::Zxid;
 
 /// A standalone server's id within session ids, as Apache has it.
@@ -43,10 +51,8 @@ const STANDALONE_SERVER_ID: u8 = 1;
 /// Why the server did not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    #[error(
-        "the configuration has {0} servers: this version serves alone. Leave out the server.N lines"
-    )]
-    Ensemble(usize),
+    #[error("the ports for the other servers: {0}")]
+    Peers(#[from] ListenError),
     #[error(transparent)]
     Recover(#[from] RecoverError),
     #[error("the log's volume cannot be probed: {0}")]
@@ -83,10 +89,15 @@ struct Started {
 pub fn run(config: Config) -> Result<(), ServerError> {
     let begun = clock::now();
     let config = Arc::new(config);
-    if config.ensemble.distributed {
-        return Err(ServerError::Ensemble(config.ensemble.servers.len()));
+    let version = env!("CARGO_PKG_VERSION");
+    match config.ensemble.distributed {
+        true => tracing::info!(
+            "ringkeeper {version} is server {} of {}",
+            ensemble::my_id(&config),
+            config.ensemble.servers.len()
+        ),
+        false => tracing::info!("ringkeeper {version} serves alone"),
     }
-    tracing::info!("ringkeeper {} serves alone", env!("CARGO_PKG_VERSION"));
     config.notes.iter().for_each(|note| tracing::info!("{note}"));
     tracing::info!("data in {}, log in {}", config.data_dir.display(), log_dir(&config).display());
 
@@ -95,7 +106,7 @@ pub fn run(config: Config) -> Result<(), ServerError> {
         signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(ServerError::Signals)?;
     }
     let recovered = recover_from(&config)?;
-    recovered.told.iter().for_each(|line| tracing::info!("{line}"));
+    recovered.0.told.iter().for_each(|line| tracing::info!("{line}"));
     let writer = choose_writer(&config)?;
 
     let online = processors()?;
@@ -107,10 +118,9 @@ pub fn run(config: Config) -> Result<(), ServerError> {
     let started = start_executors(&plan, &ended)?;
     let serve = Serve { config: &config, plan: &plan, started: &started, address, begun };
     let background = assemble(serve, recovered, writer, listeners, &stop)?;
-    tracing::info!(
-        "serving on {address}, {} ms after the start",
-        (clock::now() - begun).as_millis()
-    );
+    let word = if config.ensemble.distributed { "listening" } else { "serving" };
+    let took_ms = (clock::now() - begun).as_millis();
+    tracing::info!("{word} on {address}, {took_ms} ms after the start");
     wait_and_join(started, background, &stop, &ended)
 }
 
@@ -137,20 +147,49 @@ fn random() -> Result<u64, ServerError> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
-fn recover_from(config: &Config) -> Result<Recovered, ServerError> {
+fn tree_config(config: &Config) -> Result<TreeConfig, ServerError> {
+    Ok(TreeConfig { seed: random()?, extended_types: config.features.extended_types })
+}
+
+/// The high byte of the sessions' ids: Apache takes the low one of a longer server id.
+fn server_id(config: &Config) -> u8 {
+    match config.ensemble.my_id.filter(|_| config.ensemble.distributed) {
+        Some(id) => id.to_le_bytes()[0],
+        None => STANDALONE_SERVER_ID,
+    }
+}
+
+/// What a member of an ensemble has recovered besides.
+struct Joining {
+    zab: State,
+    is_reset: bool,
+    files: (EpochFiles, StandingFile),
+}
+
+fn recover_from(config: &Config) -> Result<(Recovered, Option<Joining>), ServerError> {
     let places = Places {
         data: &data_dir(config),
         log: &log_dir(config),
         trust_empty: config.snapshot.trust_empty,
         check_digest: config.snapshot.digest,
-        tree: TreeConfig { seed: random()?, extended_types: config.features.extended_types },
+        tree: tree_config(config)?,
     };
     let options = Options {
         identity: random()?,
         segment_bytes: config.log.segment_bytes,
         committed: Zxid::ZERO,
     };
-    Ok(recover(&places, options)?)
+    if !config.ensemble.distributed {
+        return Ok((recover(&places, options)?, None));
+    }
+    let membership = Membership {
+        places,
+        homes: [&config.data_dir, &config.data_log_dir],
+        is_autocreate: config.db_autocreate == Some(true),
+    };
+    let member = recover_member::recover(&membership, options)?;
+    let RecoveredMember { recovered, zab, epochs, standing, is_reset } = member;
+    Ok((recovered, Some(Joining { zab, is_reset, files: (epochs, standing) })))
 }
 
 fn choose_writer(config: &Config) -> Result<WriterKind, ServerError> {
@@ -244,15 +283,20 @@ struct Serve<'a> {
 /// Builds the roles, links them, and hands each to its executor.
 fn assemble(
     serve: Serve<'_>,
-    recovered: Recovered,
+    recovered: (Recovered, Option<Joining>),
     writer: WriterKind,
     listeners: Vec<OwnedFd>,
     stop: &Arc<AtomicBool>,
 ) -> Result<[Core<()>; 2], ServerError> {
     let Serve { config, plan, started, address, begun } = serve;
     let now = clock::now();
+    let (mut recovered, membership) = recovered;
     let tree = Arc::clone(recovered.writer.tree());
-    let version = recovered.writer.last_zxid();
+    let end = recovered.writer.last_zxid();
+    let version = membership.as_ref().map_or(end, |it| it.zab.committed);
+    if membership.is_some() {
+        ensemble::put_config(&mut recovered.writer, config, clock::wall());
+    }
     let pipeline_at = executor_of(plan, Role::Pipeline);
     let pipeline_waker = &started[pipeline_at].waker;
     let (background, background_cores) = background::start(
@@ -268,11 +312,15 @@ fn assemble(
 
     let mut sessions = Sessions::new(
         u32::try_from(config.tick_time_ms).unwrap_or(u32::MAX),
-        STANDALONE_SERVER_ID,
+        server_id(config),
         clock::wall().0.cast_unsigned(),
     );
     revive(&mut sessions, &recovered.sessions, now);
-    let log = into_log(recovered.log, writer, version).map_err(RecoverError::Log)?;
+    let log = match &membership {
+        Some(it) => recover_member::into_log(recovered.log, writer, &it.zab, it.is_reset),
+        None => into_log(recovered.log, writer, end),
+    };
+    let log = log.map_err(RecoverError::Log)?;
     let warn_after = Duration::from_millis(config.log.sync_warning_threshold_ms);
     let snapshots = Snapshots::new(
         recovered.snapshot,
@@ -281,9 +329,21 @@ fn assemble(
         random()?,
     );
     let settings = settings(config);
-    let pipeline = Pipeline::new(recovered.writer, sessions, settings, plan.client_count, now);
+    let tree_config = tree_config(config)?;
+    let mut pipeline = Pipeline::new(recovered.writer, sessions, settings, plan.client_count, now);
+    let (replica, member) = match membership {
+        None => (Replica::alone(pipeline), None),
+        Some(Joining { zab: state, files, .. }) => {
+            pipeline.set_committed(state.committed);
+            let zab = Zab::new(ensemble::ensemble(config), state, random()?, now);
+            let member =
+                ensemble::open(config, &data_dir(config), tree_config, files, pipeline_waker, now)?;
+            (Replica::member(pipeline, zab), Some(member))
+        }
+    };
     let pipeline_core = PipelineCore::new(
-        pipeline,
+        replica,
+        member,
         Disk::new(log, warn_after),
         ends,
         background,

@@ -13,3 +13,656 @@
 //! until the next leader confirms it or takes it away.
 
 pub mod output;
+
+pub mod ensemble;
+
+pub mod election;
+
+mod peer;
+
+mod history;
+
+mod sync;
+
+mod quorum;
+
+mod handler;
+
+mod leader;
+
+mod learner;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::time::Time;
+use crate::wire::election::{Doing, Notification, Vote};
+use crate::wire::quorum::{FromLeader, FromLearner, ServerId};
+use crate::zxid::Zxid;
+
+use self::election::{Election, ElectionOutput};
+use self::ensemble::Ensemble;
+use self::handler::Stage;
+use self::leader::{Ending, Leader};
+use self::learner::Learner;
+use self::output::{Action, CannotTruncate, LinkId, LogGap, Output, Recovered, Role, Standing};
+use self::peer::Peer;
+
+/// At this counter a leader begins a new epoch: far enough from the end for what is proposed until
+/// it has.
+const COUNTER_MAX: u32 = u32::MAX - (1 << 16);
+/// Notifications of so many senders wait while the disk finishes; there is one for each sender.
+const WAITING_MAX: usize = 256;
+
+/// One server's part in its ensemble.
+///
+/// After every call that goes in, drain [`Zab::poll_output`] before the next. After a pause of the
+/// whole process call [`Zab::handle_timeout`] before anything else: what has come meanwhile is old.
+#[derive(Debug)]
+pub struct Zab {
+    peer: Peer,
+    election: Election,
+    state: State,
+    /// What others have said of the election while the disk finishes.
+    waiting: Vec<(ServerId, Notification)>,
+    /// What the election was told last.
+    told: (Role, Standing),
+    counter_max: u32,
+    looking_since: Time,
+    election_took: Duration,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The leadership is over; something is still under way to the disk.
+    Draining,
+    Looking,
+    Leading(Box<Leader>),
+    Learning(Box<Learner>),
+    /// It takes no part any more.
+    Left,
+}
+
+/// One learner as its leader knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LearnerStatus {
+    pub server: ServerId,
+    pub link: LinkId,
+    pub is_observer: bool,
+    /// It serves: everything is proposed to it, and it answers in time.
+    pub is_synced: bool,
+    /// It is being brought into step by a snapshot.
+    pub is_in_snapshot: bool,
+    /// Up to where it has said that its log is durable.
+    pub acked: Zxid,
+}
+
+// ── The beginning, and what is asked ──
+impl Zab {
+    /// A server that has just started, with what its disk held. `seed` spreads out what servers
+    /// would otherwise do at the same time.
+    pub fn new(ensemble: Ensemble, recovered: Recovered, seed: u64, now: Time) -> Zab {
+        let peer = Peer::new(ensemble, recovered);
+        let election = Election::new(Arc::clone(&peer.ensemble), recovered.standing, seed);
+        let mut zab = Zab {
+            told: (peer.role, peer.standing),
+            peer,
+            election,
+            state: State::Draining,
+            waiting: Vec::new(),
+            counter_max: COUNTER_MAX,
+            looking_since: now,
+            election_took: Duration::ZERO,
+        };
+        zab.settle(now);
+        zab
+    }
+
+    /// For tests: a leader begins a new epoch at this counter instead of near its end.
+    pub fn limit_counter(&mut self, counter_max: u32) {
+        self.counter_max = counter_max;
+    }
+
+    /// The next thing that is asked for.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.peer.poll_output()
+    }
+
+    /// When [`Zab::handle_timeout`] is to be called, if nothing happens before.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        match &self.state {
+            State::Looking => self.election.poll_timeout(),
+            State::Leading(leader) => Some(leader.poll_timeout()),
+            State::Learning(learner) => Some(learner.poll_timeout(&self.peer)),
+            State::Draining | State::Left => None,
+        }
+    }
+
+    /// What this server is in its ensemble.
+    pub fn role(&self) -> Role {
+        self.peer.role
+    }
+
+    /// What notifications say that it does: also of a leadership that is not established yet.
+    pub fn doing(&self) -> Doing {
+        match &self.state {
+            State::Draining | State::Looking | State::Left => Doing::Looking,
+            State::Leading(_) | State::Learning(_) => self.election.doing(),
+        }
+    }
+
+    /// The leader that this server leads as, follows or has elected.
+    pub fn leader(&self) -> Option<ServerId> {
+        match &self.state {
+            State::Leading(_) => Some(self.peer.me()),
+            State::Learning(learner) => Some(learner.leader),
+            State::Draining | State::Looking | State::Left => None,
+        }
+    }
+
+    /// The epoch of the leadership that this server is part of, once it is known.
+    pub fn epoch(&self) -> Option<u32> {
+        match &self.state {
+            State::Leading(leader) => leader.epoch(),
+            State::Learning(learner) => learner.epoch(),
+            State::Draining | State::Looking | State::Left => None,
+        }
+    }
+
+    /// When a leadership that keeps this server's sessions alive was last proven: on a leader, that
+    /// a quorum still follows it; on a learner, that its leader was heard of. `None` without a role.
+    pub fn led_at(&self) -> Option<Time> {
+        match &self.state {
+            State::Leading(leader) => leader.led_at(&self.peer),
+            State::Learning(learner) => learner.led_at(),
+            State::Draining | State::Looking | State::Left => None,
+        }
+    }
+
+    /// How far the state is published.
+    pub fn committed(&self) -> Zxid {
+        self.peer.committed
+    }
+
+    /// The end of the log.
+    pub fn last(&self) -> Zxid {
+        self.peer.last()
+    }
+
+    /// How far the log is durable.
+    pub fn persisted(&self) -> Zxid {
+        self.peer.persisted
+    }
+
+    /// The highest epoch that this server has promised to.
+    pub fn accepted_epoch(&self) -> u32 {
+        self.peer.accepted_epoch
+    }
+
+    /// The epoch whose history this server has.
+    pub fn current_epoch(&self) -> u32 {
+        self.peer.current_epoch
+    }
+
+    /// How much its state is to be trusted.
+    pub fn standing(&self) -> Standing {
+        self.peer.standing
+    }
+
+    /// The ensemble that it is part of.
+    pub fn ensemble(&self) -> &Ensemble {
+        &self.peer.ensemble
+    }
+
+    /// The leader's learners that have said who they are, in the order in which they came.
+    pub fn learners(&self) -> impl Iterator<Item = LearnerStatus> {
+        let leader = match &self.state {
+            State::Leading(leader) => Some(leader),
+            _ => None,
+        };
+        let handlers = leader.into_iter().flat_map(|leader| &leader.handlers);
+        handlers.filter_map(|handler| {
+            Some(LearnerStatus {
+                server: handler.server?,
+                link: handler.link,
+                is_observer: handler.is_observer,
+                is_synced: handler.stage == Stage::UpToDate,
+                is_in_snapshot: matches!(handler.stage, Stage::Sending { .. }),
+                acked: handler.acked,
+            })
+        })
+    }
+
+    /// How many transactions are proposed and not committed.
+    pub fn outstanding(&self) -> usize {
+        let committed = self.peer.committed;
+        match self.peer.history.locate(committed) {
+            history::Place::Before(index) => self.peer.history.len() - index,
+            _ => self.peer.history.len(),
+        }
+    }
+
+    /// How many transactions this leadership has proposed.
+    pub fn proposals(&self) -> u64 {
+        match &self.state {
+            State::Leading(leader) => leader.proposals,
+            _ => 0,
+        }
+    }
+
+    /// How long the last election took.
+    pub fn election_took(&self) -> Duration {
+        self.election_took
+    }
+
+    /// How long it took from the end of the election until this server served.
+    pub fn sync_took(&self) -> Option<Duration> {
+        match &self.state {
+            State::Leading(leader) => leader.established.map(|at| at.since(leader.began)),
+            State::Learning(learner) => learner.up_to_date.map(|at| at.since(learner.began)),
+            State::Draining | State::Looking | State::Left => None,
+        }
+    }
+}
+
+// ── The election's port ──
+impl Zab {
+    /// Takes a notification that `from` has sent on the election port.
+    pub fn handle_notification(&mut self, now: Time, from: ServerId, notification: Notification) {
+        match &mut self.state {
+            State::Left => return,
+            State::Draining => {
+                self.waiting.retain(|(sender, _)| *sender != from);
+                if self.waiting.len() < WAITING_MAX {
+                    self.waiting.push((from, notification));
+                }
+                return;
+            }
+            State::Looking => {}
+            State::Leading(leader) => {
+                if hears_disloyalty(&self.peer, &self.election, leader, from, &notification) {
+                    leader.over = Some("its voters have changed their minds");
+                }
+            }
+            State::Learning(learner) => {
+                let is_later = notification.round > self.election.round();
+                let looks_again = notification.doing == Doing::Looking && is_later;
+                if learner.is_dialling() && learner.leader == from && looks_again {
+                    learner.over = Some("the leader looks for a leader itself");
+                }
+            }
+        }
+        if self.is_over() {
+            self.settle(now);
+            self.handle_notification(now, from, notification);
+            return;
+        }
+        self.election.handle_notification(now, from, &notification);
+        self.settle(now);
+    }
+
+    /// The election port's connection to `server` came up, or was lost or refused.
+    pub fn handle_reachable(&mut self, now: Time, server: ServerId, is_reachable: bool) {
+        if matches!(self.state, State::Left) {
+            return;
+        }
+        self.election.handle_reachable(now, server, is_reachable);
+        if let State::Learning(learner) = &mut self.state
+            && learner.leader == server
+            && learner.is_dialling()
+            && !is_reachable
+        {
+            learner.over = Some("the leader cannot be reached");
+        }
+        self.settle(now);
+    }
+}
+
+/// Whether so many of those who elected this leader look for one again that it cannot be
+/// established (`Leader.reportLookingSid`).
+fn hears_disloyalty(
+    peer: &Peer,
+    election: &Election,
+    leader: &mut Leader,
+    from: ServerId,
+    notification: &Notification,
+) -> bool {
+    let is_later = notification.round > election.round();
+    if leader.is_established() || notification.doing != Doing::Looking || !is_later {
+        return false;
+    }
+    leader.disloyal.insert(from);
+    let is_connected =
+        |server: ServerId| leader.handlers.iter().any(|handler| handler.server == Some(server));
+    let is_loyal = |voter: &ServerId| !leader.disloyal.contains(voter) || is_connected(*voter);
+    !peer.ensemble.contains_quorum(election.supporters().filter(is_loyal))
+}
+
+// ── The quorum port ──
+impl Zab {
+    /// A learner has connected to this server's quorum port.
+    pub fn handle_accepted(&mut self, now: Time, link: LinkId) {
+        match &mut self.state {
+            State::Leading(leader) => leader.handle_accepted(&mut self.peer, now, link),
+            _ => self.peer.perform(Action::Close { link }),
+        }
+        self.settle(now);
+    }
+
+    /// `Action::Connect` has succeeded.
+    pub fn handle_connected(&mut self, now: Time, link: LinkId) {
+        match &mut self.state {
+            State::Learning(learner) => learner.handle_connected(&mut self.peer, now, link),
+            _ => self.peer.perform(Action::Close { link }),
+        }
+        self.settle(now);
+    }
+
+    /// `Action::Connect` has failed.
+    pub fn handle_connect_failed(&mut self, now: Time, to: ServerId) {
+        if let State::Learning(learner) = &mut self.state {
+            learner.handle_connect_failed(now, to);
+        }
+        self.settle(now);
+    }
+
+    /// A learner has sent a packet.
+    pub fn handle_from_learner(&mut self, now: Time, link: LinkId, message: FromLearner) {
+        if let State::Leading(leader) = &mut self.state {
+            leader.handle(&mut self.peer, now, link, message);
+        }
+        self.settle(now);
+    }
+
+    /// The leader has sent a packet.
+    pub fn handle_from_leader(&mut self, now: Time, link: LinkId, message: FromLeader) {
+        if let State::Learning(learner) = &mut self.state {
+            learner.handle(&mut self.peer, now, link, message);
+        }
+        self.settle(now);
+    }
+
+    /// A connection is lost, or what comes on it cannot be read.
+    pub fn handle_disconnected(&mut self, now: Time, link: LinkId) {
+        match &mut self.state {
+            State::Leading(leader) => leader.handle_disconnected(&mut self.peer, now, link),
+            State::Learning(learner) => learner.handle_disconnected(link),
+            State::Draining | State::Looking | State::Left => {}
+        }
+        self.settle(now);
+    }
+
+    /// Bytes of a snapshot have been sent or taken in on `link`: to be called now and then while
+    /// one is on its way, whose time is bounded by progress alone.
+    pub fn handle_progress(&mut self, now: Time, link: LinkId) {
+        match &mut self.state {
+            State::Leading(leader) => leader.handle_progress(now, link),
+            State::Learning(learner) => learner.handle_progress(now, link),
+            State::Draining | State::Looking | State::Left => {}
+        }
+    }
+}
+
+// ── The disk ──
+impl Zab {
+    /// The log is durable up to `through`: the only source of ACKs.
+    pub fn handle_persisted(&mut self, now: Time, through: Zxid) {
+        assert!(through <= self.peer.last(), "{through} is durable and was never appended");
+        self.peer.persisted = self.peer.persisted.max(through);
+        match &mut self.state {
+            State::Leading(leader) => leader.handle_persisted(&mut self.peer, now),
+            State::Learning(learner) => learner.handle_persisted(&mut self.peer, now),
+            State::Draining | State::Looking | State::Left => {}
+        }
+        self.settle(now);
+    }
+
+    /// The log and the tree end with the zxid that `Action::Truncate` named, durably; or they
+    /// cannot be cut there, and are what they were.
+    pub fn handle_truncated(&mut self, now: Time, after: Result<Zxid, CannotTruncate>) {
+        assert!(self.peer.is_truncating, "nobody has asked for the log to be cut");
+        self.peer.is_truncating = false;
+        if let Ok(after) = after {
+            self.peer.truncate(after);
+        }
+        if let State::Learning(learner) = &mut self.state {
+            learner.handle_truncated(&mut self.peer, now, after);
+        }
+        self.settle(now);
+    }
+
+    /// `acceptedEpoch` is durable.
+    pub fn handle_accepted_epoch_saved(&mut self, now: Time, epoch: u32) {
+        assert_eq!(self.peer.saving_accepted.take(), Some(epoch), "another epoch was saved");
+        self.peer.accepted_epoch = epoch;
+        self.peer.accepted_epoch_saved = epoch;
+        match &mut self.state {
+            State::Leading(leader) => leader.handle_accepted_epoch_saved(&mut self.peer, now),
+            State::Learning(learner) => learner.handle_accepted_epoch_saved(&mut self.peer),
+            State::Draining | State::Looking | State::Left => {}
+        }
+        self.settle(now);
+    }
+
+    /// `currentEpoch` is durable.
+    pub fn handle_current_epoch_saved(&mut self, now: Time, epoch: u32) {
+        assert_eq!(self.peer.saving_current.take(), Some(epoch), "another epoch was saved");
+        self.peer.current_epoch = epoch;
+        match &mut self.state {
+            State::Leading(leader) => leader.handle_current_epoch_saved(&mut self.peer, now),
+            State::Learning(learner) => learner.handle_current_epoch_saved(&mut self.peer),
+            State::Draining | State::Looking | State::Left => {}
+        }
+        self.settle(now);
+    }
+
+    /// The snapshot that `Action::SendSnapshot` named is on its way, whole.
+    pub fn handle_snapshot_sent(&mut self, now: Time, link: LinkId) {
+        if let State::Leading(leader) = &mut self.state {
+            leader.handle_snapshot_sent(&mut self.peer, now, link);
+        }
+        self.settle(now);
+    }
+
+    /// The state at `zxid` that came on `link` is durable and has replaced the tree and the log.
+    pub fn handle_snapshot_received(&mut self, now: Time, _link: LinkId, zxid: Zxid) {
+        assert!(self.peer.is_receiving, "nobody has asked for a snapshot");
+        self.peer.is_receiving = false;
+        self.peer.replace(zxid);
+        if let State::Learning(learner) = &mut self.state {
+            learner.handle_snapshot_received(&mut self.peer, now, zxid);
+        }
+        self.settle(now);
+    }
+
+    /// A snapshot could not be sent, or did not come whole; on the learner the state is what it
+    /// was.
+    pub fn handle_snapshot_failed(&mut self, now: Time, link: LinkId) {
+        self.peer.is_receiving = false;
+        match &mut self.state {
+            State::Leading(leader) => leader.handle_snapshot_failed(&mut self.peer, now, link),
+            State::Learning(learner) => learner.handle_snapshot_failed(&mut self.peer),
+            State::Draining | State::Looking | State::Left => {}
+        }
+        self.settle(now);
+    }
+
+    /// What `Action::ReadLog` asked for.
+    pub fn handle_log_read(
+        &mut self,
+        now: Time,
+        link: LinkId,
+        txns: Result<Vec<(Zxid, Arc<[u8]>)>, LogGap>,
+    ) {
+        if let State::Leading(leader) = &mut self.state {
+            leader.handle_log_read(&mut self.peer, now, link, txns);
+        }
+        self.settle(now);
+    }
+}
+
+// ── The pipeline, time, and the end ──
+impl Zab {
+    /// Proposes a transaction, which the pipeline has applied already.
+    ///
+    /// # Panics
+    ///
+    /// Unless this server is an established leader and `zxid` the next of its epoch.
+    pub fn propose(&mut self, now: Time, zxid: Zxid, txn: Arc<[u8]>) {
+        let State::Leading(leader) = &mut self.state else {
+            panic!("{zxid} was proposed by a server that does not lead")
+        };
+        leader.propose(&mut self.peer, now, zxid, txn);
+        self.settle(now);
+    }
+
+    /// Asks whether this server still leads: `Event::Confirmed` with this token comes once a
+    /// quorum has said so after this call and everything proposed before is committed. It never
+    /// comes if the leadership ends first.
+    pub fn confirm(&mut self, now: Time, token: u64) {
+        if let State::Leading(leader) = &mut self.state {
+            leader.confirm(&mut self.peer, now, token);
+        }
+        self.settle(now);
+    }
+
+    /// Leaves the ensemble in order: `Action::Resigned` comes soon. A leader first waits, a tick
+    /// at most, until everything that it has proposed is committed.
+    pub fn resign(&mut self, now: Time) {
+        match &mut self.state {
+            State::Leading(leader) => leader.end(&mut self.peer, now, Ending::Resign),
+            State::Learning(_) | State::Draining | State::Looking => self.leave(),
+            State::Left => {}
+        }
+        self.settle(now);
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Time) {
+        match &mut self.state {
+            State::Looking => self.election.handle_timeout(now),
+            State::Leading(leader) => leader.handle_timeout(&mut self.peer, now),
+            State::Learning(learner) => learner.handle_timeout(&mut self.peer, now),
+            State::Draining | State::Left => {}
+        }
+        self.settle(now);
+    }
+
+    fn is_over(&self) -> bool {
+        match &self.state {
+            State::Leading(leader) => leader.over.is_some(),
+            State::Learning(learner) => learner.over.is_some(),
+            State::Draining | State::Looking | State::Left => false,
+        }
+    }
+
+    /// Moves on to the next state as long as there is one.
+    fn settle(&mut self, now: Time) {
+        loop {
+            if self.peer.is_stopped {
+                self.shut_down();
+                self.state = State::Left;
+                return;
+            }
+            if self.is_over() {
+                self.end_leadership(now);
+            }
+            if matches!(self.state, State::Draining) && self.peer.is_settled_on_disk() {
+                self.look_for_leader(now);
+            }
+            self.tell_election();
+            match self.election.poll_output() {
+                Some(output) => self.perform_election(now, output),
+                None if self.is_over() => {}
+                None => return,
+            }
+        }
+    }
+
+    fn end_leadership(&mut self, now: Time) {
+        let (reason, is_resigning) = match &self.state {
+            State::Leading(leader) => (leader.over, leader.is_resigning()),
+            State::Learning(learner) => (learner.over, false),
+            State::Draining | State::Looking | State::Left => (None, false),
+        };
+        tracing::info!(reason, "looks for a leader");
+        if is_resigning {
+            self.leave();
+            return;
+        }
+        self.shut_down();
+        self.state = State::Draining;
+        self.looking_since = now;
+        self.peer.set_role(Role::Looking);
+    }
+
+    fn shut_down(&mut self) {
+        match &mut self.state {
+            State::Leading(leader) => leader.shut_down(&mut self.peer),
+            State::Learning(learner) => learner.shut_down(&mut self.peer),
+            State::Draining | State::Looking | State::Left => {}
+        }
+    }
+
+    fn leave(&mut self) {
+        self.shut_down();
+        self.state = State::Left;
+        self.peer.set_role(Role::Looking);
+        self.peer.perform(Action::Resigned);
+    }
+
+    /// The vote speaks of what is durable.
+    fn look_for_leader(&mut self, now: Time) {
+        assert!(self.peer.is_settled_on_disk(), "who votes has everything on its disk");
+        self.state = State::Looking;
+        let vote = Vote {
+            leader: self.peer.me(),
+            zxid: self.peer.last(),
+            peer_epoch: self.peer.current_epoch,
+        };
+        self.election.start(now, vote);
+        for (from, notification) in std::mem::take(&mut self.waiting) {
+            self.election.handle_notification(now, from, &notification);
+        }
+    }
+
+    fn perform_election(&mut self, now: Time, output: ElectionOutput) {
+        match output {
+            ElectionOutput::Notify { to, notification } => {
+                self.peer.perform(Action::Notify { to, notification });
+            }
+            ElectionOutput::Sound => {
+                self.peer.standing = Standing::Sound;
+                self.peer.perform(Action::SaveSound);
+            }
+            ElectionOutput::Decided { leader, doing, .. } => {
+                assert!(matches!(self.state, State::Looking), "an election decides once");
+                self.election_took = now.since(self.looking_since);
+                self.state = match doing {
+                    Doing::Leading => {
+                        State::Leading(Box::new(Leader::new(&mut self.peer, now, self.counter_max)))
+                    }
+                    _ => State::Learning(Box::new(Learner::new(&mut self.peer, now, leader))),
+                };
+            }
+        }
+    }
+
+    /// Lets the election know what its answers depend on.
+    fn tell_election(&mut self) {
+        let is = (self.peer.role, self.peer.standing);
+        if self.told == is {
+            return;
+        }
+        self.told = is;
+        self.election.set_standing(self.peer.standing);
+        if self.peer.role != Role::Looking
+            && let Some(epoch) = self.epoch()
+        {
+            self.election.set_epoch(epoch);
+        }
+    }
+}

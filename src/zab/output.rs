@@ -50,7 +50,7 @@ pub enum Action {
     Close { link: LinkId },
     /// Append to the log: `handle_persisted` when it is durable.
     Append { zxid: Zxid, txn: Arc<[u8]> },
-    /// Cut the log after `after`; everything appended is durable: `handle_truncated`.
+    /// Cut the log after `after`; everything appended is durable: `handle_truncated`, in any case.
     Truncate { after: Zxid },
     /// Make `acceptedEpoch` durable: `handle_accepted_epoch_saved`.
     SaveAcceptedEpoch { epoch: u32 },
@@ -60,14 +60,21 @@ pub enum Action {
     /// that at `zxid`, which the SNAP packet before it has named: `handle_snapshot_sent`.
     SendSnapshot { link: LinkId, zxid: Zxid, extensions: Extensions },
     /// What comes on the link is the state at `zxid`: `handle_snapshot_received` once it is a
-    /// durable snapshot, the log goes on behind it, and it has replaced the tree.
+    /// durable snapshot, the log goes on behind it, and it has replaced the tree, or
+    /// `handle_snapshot_failed`, after which the state is what it was. One of them follows in any
+    /// case, also when the connection is lost or closed meanwhile.
     ReceiveSnapshot { link: LinkId, zxid: Zxid, extensions: Extensions },
-    /// Read transactions later than `after` from the log, about `bytes` of them at most, when
-    /// what is queued on the link has mostly been sent: `handle_log_read`.
+    /// Read transactions later than `after` from the log, one at least and about `bytes` of them at
+    /// most, when what is queued on the link has mostly been sent: `handle_log_read`. It is a gap
+    /// unless the log has `after` itself, or begins right behind it; where `after`'s counter is 0,
+    /// it is the place before the first transaction of its epoch or a later one.
     ReadLog { link: LinkId, after: Zxid, bytes: usize },
     /// This server's state has been made whole by a leader: forget that it was damaged or empty,
     /// durably. No answer.
     SaveSound,
+    /// What `Zab::resign` was called for is done: no leadership is held any more, and the server
+    /// may stop.
+    Resigned,
     /// The server must stop with this error: going on would lose or contradict what is committed.
     Stop { reason: String },
 }
@@ -101,6 +108,14 @@ pub enum Event {
     /// was proposed before is committed.
     Confirmed { token: u64 },
 }
+
+/// The log cannot give what was asked for: it does not reach back so far, or part of it is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogGap;
+
+/// The log, or the tree's journal, does not reach back to where it is to be cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CannotTruncate;
 
 /// How much this server's state is to be trusted (`Standing::Sound` unless recovery says else).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

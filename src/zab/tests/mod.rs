@@ -1,0 +1,8 @@
+//! Stories of a whole ensemble.
+
+mod chaos;
+mod cluster;
+mod faults;
+mod invariants;
+mod java;
+mod stories;
