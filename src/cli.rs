@@ -103,6 +103,7 @@ fn exit_of(error: &ServerError) -> Exit {
         ServerError::Core(CoreFault::Log(_)) => Exit::Disk,
         ServerError::Listen(..)
         | ServerError::Peers(_)
+        | ServerError::SmallFile(_)
         | ServerError::Executor(_)
         | ServerError::Random(_) => Exit::Host,
         // It is told to stop rather than contradict what is committed.

@@ -374,10 +374,10 @@ impl Log {
         self.retired.drain(..surplus).collect()
     }
 
-    /// A reader of everything that is durable at this moment. It may go to another core, and the log
-    /// is appended to meanwhile; the segments it holds are not purged while it lives.
+    /// A reader of everything that is durable at this moment. It may go to another core while the
+    /// log is appended to; the segments it holds are not purged while it lives.
     ///
-    /// For a learner's history it is [`Reader::read_piece`] there, with a new reader for each piece.
+    /// For a learner's history: [`Reader::read_piece`] there, by a new reader for each piece.
     pub fn reader(&self) -> Reader {
         let segments = self.segments.iter().filter(|held| held.end > 0);
         let segments = segments.map(|held| ReaderSegment {

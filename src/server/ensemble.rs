@@ -7,13 +7,11 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::config::ensemble::{Role, ServerAddress, ServerSpec};
 use crate::io::wake::Waker;
-use crate::server::epochs::EpochFiles;
 use crate::server::keeper::Keeper;
 use crate::server::member::Member;
 use crate::server::peers::election::{ElectionPort, ElectionSettings};
 use crate::server::peers::listen::{self, ListenError};
 use crate::server::peers::quorum::{QuorumPort, QuorumSettings};
-use crate::server::standing::StandingFile;
 use crate::time::{Time, WallMs};
 use crate::tree::writer::{TreeConfig, Writer};
 use crate::wire::quorum::ServerId;
@@ -101,7 +99,6 @@ pub fn open(
     config: &Config,
     data_dir: &Path,
     tree: TreeConfig,
-    files: (EpochFiles, StandingFile),
     waker: &Waker,
     now: Time,
 ) -> Result<Member, ListenError> {
@@ -144,6 +141,6 @@ pub fn open(
         waker.clone(),
         now,
     );
-    let keeper = Keeper::start(files, data_dir, waker.clone()).map_err(ListenError::Threads)?;
+    let keeper = Keeper::start(data_dir, waker.clone()).map_err(ListenError::Threads)?;
     Ok(Member::new(election, quorum, keeper, data_dir.to_owned(), tree))
 }

@@ -42,17 +42,16 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Starts the thread for these files, and for the snapshots in `dir`, which is dataDir's
-    /// `version-2`.
+    /// Starts the thread for the files and snapshots in `dir`, which is dataDir's `version-2`.
     ///
     /// # Errors
     /// The kernel refuses a thread.
-    pub fn start(
-        files: (EpochFiles, StandingFile),
-        dir: &Path,
-        waker: Waker,
-    ) -> std::io::Result<Keeper> {
-        let files = Files { epochs: files.0, standing: files.1, snapshots: dir.to_owned() };
+    pub fn start(dir: &Path, waker: Waker) -> std::io::Result<Keeper> {
+        let files = Files {
+            epochs: EpochFiles::new(dir),
+            standing: StandingFile::new(dir),
+            snapshots: dir.to_owned(),
+        };
         let (to_thread, jobs) = channel();
         let (done, kept) = channel();
         thread::Builder::new().name("keeper".to_owned()).spawn(move || {
@@ -120,17 +119,13 @@ mod tests {
     use crate::io::ring::{Ring, RingConfig};
     use crate::zab::output::Standing;
 
-    fn files(dir: &Path) -> (EpochFiles, StandingFile) {
-        (EpochFiles::new(dir), StandingFile::new(dir))
-    }
-
     #[test]
     fn files_are_kept_in_order_and_told_when_they_are() {
         let dir = tempfile::tempdir().unwrap();
         let standing = StandingFile::new(dir.path());
         standing.save(Standing::Empty, "it is new").unwrap();
         let ring = Ring::new(RingConfig::default()).unwrap();
-        let keeper = Keeper::start(files(dir.path()), dir.path(), ring.waker()).unwrap();
+        let keeper = Keeper::start(dir.path(), ring.waker()).unwrap();
         keeper.keep(Keeping::Sound);
         keeper.keep(Keeping::AcceptedEpoch(7));
         keeper.keep(Keeping::CurrentEpoch(7));
@@ -146,7 +141,7 @@ mod tests {
     fn what_cannot_be_kept_is_told_with_its_reason() {
         let ring = Ring::new(RingConfig::default()).unwrap();
         let dir = Path::new("/nonexistent/version-2");
-        let keeper = Keeper::start(files(dir), dir, ring.waker()).unwrap();
+        let keeper = Keeper::start(dir, ring.waker()).unwrap();
         keeper.keep(Keeping::CurrentEpoch(1));
         let kept = keeper.kept.recv_timeout(Duration::from_secs(20)).unwrap();
         assert!(matches!(kept, Kept::Failed(reason) if reason.contains("/nonexistent")));

@@ -227,6 +227,8 @@ impl Kept {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Replayed {
     pub txns: u64,
+    /// The newest transaction that cannot be undone any more.
+    pub needless: Zxid,
     /// Whether the last digest in the log is that of the tree there.
     pub is_proven: bool,
 }
@@ -273,6 +275,7 @@ pub(super) fn replay(
         if let Some(needless) = kept.push(zxid, bytes.len()) {
             // Nobody reads yet: no older version is needed by anyone.
             writer.reclaim(needless, &[]);
+            replayed.needless = needless;
         }
     }
     Ok(replayed)

@@ -43,8 +43,8 @@ const KEPT_BYTES_MAX: usize = 64 << 20;
 /// failing.
 const ATTEMPTS_MAX: u32 = 4;
 
-/// What the operator has said of a member of an ensemble.
-pub struct Membership<'a> {
+/// A member's files, and what the operator has said of them.
+pub struct Files<'a> {
     pub places: Places<'a>,
     /// dataDir and dataLogDir, where `initialize` may stand.
     pub homes: [&'a Path; 2],
@@ -57,8 +57,8 @@ pub struct RecoveredMember {
     pub recovered: Recovered,
     /// What agreement begins with.
     pub zab: output::Recovered,
-    pub epochs: EpochFiles,
-    pub standing: StandingFile,
+    /// Before it the tree cannot be read: what was replaced is forgotten.
+    pub readable_from: Zxid,
     /// What the log holds is void: [`into_log`] lets it go on behind the tree.
     pub is_reset: bool,
 }
@@ -68,24 +68,16 @@ pub struct RecoveredMember {
 /// # Errors
 /// The operating system's, another process that holds the log, and files of a newer release:
 /// nothing that a leader could help with.
-pub fn recover(
-    membership: &Membership<'_>,
-    options: Options,
-) -> Result<RecoveredMember, RecoverError> {
-    let places = &membership.places;
+pub fn recover(files: &Files<'_>, options: Options) -> Result<RecoveredMember, RecoverError> {
+    let places = &files.places;
     create_directories(places)?;
     let standing = StandingFile::new(places.data);
     let begun = clock::now();
-    let mut found = Found {
-        places,
-        options,
-        standing: standing.load()?,
-        file: standing.clone(),
-        told: Vec::new(),
-    };
+    let mut found =
+        Found { places, options, standing: standing.load()?, file: standing, told: Vec::new() };
     let log = found.open_log()?;
     found.told.push(log_line(&log, (clock::now() - begun).as_millis()));
-    let state = found.load(log, membership)?;
+    let state = found.load(log, files)?;
     let last = state.writer.last_zxid();
     let epochs = EpochFiles::new(places.data);
     let held = epochs.load(last)?;
@@ -108,9 +100,9 @@ pub fn recover(
         current_epoch: held.current,
         standing: found.standing,
     };
-    let State { writer, sessions, snapshot, log, startup, is_reset, .. } = state;
+    let State { writer, sessions, snapshot, log, startup, readable_from, is_reset } = state;
     let recovered = Recovered { writer, sessions, snapshot, log, startup, told: found.told };
-    Ok(RecoveredMember { recovered, zab, epochs, standing, is_reset })
+    Ok(RecoveredMember { recovered, zab, readable_from, is_reset })
 }
 
 /// The log, open for appending behind what the tree holds. If it is not idle, what is staged is
@@ -139,6 +131,7 @@ struct State {
     snapshot: Zxid,
     log: RecoveredLog,
     startup: StartupReport,
+    readable_from: Zxid,
     is_reset: bool,
 }
 
@@ -207,19 +200,15 @@ impl Found<'_> {
         }
     }
 
-    fn load(
-        &mut self,
-        log: RecoveredLog,
-        membership: &Membership<'_>,
-    ) -> Result<State, RecoverError> {
+    fn load(&mut self, log: RecoveredLog, files: &Files<'_>) -> Result<State, RecoverError> {
         let begun = clock::now();
         let loaded = self.load_snapshot()?;
         let replaying = clock::now();
         let mut state = match loaded {
             Some(loaded) => self.go_on_from(loaded, log)?,
-            None => self.begin(log, membership)?,
+            None => self.begin(log, files)?,
         };
-        standing::take_initialize(&membership.homes)?;
+        standing::take_initialize(&files.homes)?;
         state.startup.snapshot_load_ms = (replaying - begun).as_millis() as u64;
         state.startup.txns_load_ms = (clock::now() - replaying).as_millis() as u64;
         self.told.push(format!(
@@ -232,11 +221,7 @@ impl Found<'_> {
     }
 
     /// A tree of nothing: new, wiped, or damaged beyond that.
-    fn begin(
-        &mut self,
-        log: RecoveredLog,
-        membership: &Membership<'_>,
-    ) -> Result<State, RecoverError> {
+    fn begin(&mut self, log: RecoveredLog, files: &Files<'_>) -> Result<State, RecoverError> {
         let Places { data, log: log_dir, tree, .. } = *self.places;
         let log = if !log.is_empty() && !self.places.trust_empty {
             let why = format!("there is a log up to zxid {}, but no snapshot", log.last());
@@ -245,7 +230,7 @@ impl Found<'_> {
             log
         };
         let is_java = has_java_files(data)? || has_java_files(log_dir)?;
-        let is_vouched = standing::is_initialized(&membership.homes) || membership.is_autocreate;
+        let is_vouched = standing::is_initialized(&files.homes) || files.is_autocreate;
         if self.standing == Standing::Sound && log.is_empty() && (is_java || !is_vouched) {
             let why = match is_java {
                 true => "the files of Apache's here are not read: a leader sends the state",
@@ -337,6 +322,7 @@ impl Found<'_> {
             snapshot,
             startup: StartupReport { txns_loaded: replayed.txns, ..StartupReport::default() },
             log,
+            readable_from: replayed.needless.max(snapshot),
             is_reset,
         })
     }

@@ -27,22 +27,20 @@ use crate::server::client::{ClientConfig, ClientCore, Limits, Links};
 use crate::server::core::{CoreFault, Roles};
 use crate::server::disk::Disk;
 use crate::server::ensemble;
-use crate::server::epochs::EpochFiles;
 use crate::server::mesh::link;
 use crate::server::peers::listen::ListenError;
 use crate::server::placement::{Plan, Role, plan};
 use crate::server::questions::Questions;
 use crate::server::recover::{Places, RecoverError, Recovered, into_log, recover, revive};
-use crate::server::recover_member::{self, Membership, RecoveredMember};
+use crate::server::recover_member::{self, RecoveredMember};
+use crate::server::small_file::FileError;
 use crate::server::snapshots::Snapshots;
-use crate::server::standing::StandingFile;
 use crate::server::word;
 use crate::server::writer::{About, ClientEnd, PipelineCore};
 use crate::time::Time;
 use crate::tree::Tree;
 use crate::tree::writer::TreeConfig;
-use crate::zab::Zab;
-use crate::zab::output::Recovered as State;
+use crate::zab::{self, Zab};
 use crate::zxid::Zxid;
 
 /// A standalone server's id within session ids, as Apache has it.
@@ -51,6 +49,8 @@ const STANDALONE_SERVER_ID: u8 = 1;
 /// Why the server did not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
+    #[error(transparent)]
+    SmallFile(#[from] FileError),
     #[error("the ports for the other servers: {0}")]
     Peers(#[from] ListenError),
     #[error(transparent)]
@@ -105,8 +105,8 @@ pub fn run(config: Config) -> Result<(), ServerError> {
     for signal in [SIGTERM, SIGINT] {
         signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(ServerError::Signals)?;
     }
-    let recovered = recover_from(&config)?;
-    recovered.0.told.iter().for_each(|line| tracing::info!("{line}"));
+    let held = recover_from(&config)?;
+    held.recovered.told.iter().for_each(|line| tracing::info!("{line}"));
     let writer = choose_writer(&config)?;
 
     let online = processors()?;
@@ -117,7 +117,7 @@ pub fn run(config: Config) -> Result<(), ServerError> {
     let ended = Arc::new(AtomicBool::new(false));
     let started = start_executors(&plan, &ended)?;
     let serve = Serve { config: &config, plan: &plan, started: &started, address, begun };
-    let background = assemble(serve, recovered, writer, listeners, &stop)?;
+    let background = assemble(serve, held, writer, listeners, &stop)?;
     let word = if config.ensemble.distributed { "listening" } else { "serving" };
     let took_ms = (clock::now() - begun).as_millis();
     tracing::info!("{word} on {address}, {took_ms} ms after the start");
@@ -159,14 +159,23 @@ fn server_id(config: &Config) -> u8 {
     }
 }
 
-/// What a member of an ensemble has recovered besides.
-struct Joining {
-    zab: State,
-    is_reset: bool,
-    files: (EpochFiles, StandingFile),
+/// What the disk held.
+struct Held {
+    recovered: Recovered,
+    /// Of a member of an ensemble.
+    member: Option<Membership>,
 }
 
-fn recover_from(config: &Config) -> Result<(Recovered, Option<Joining>), ServerError> {
+/// What the disk of a member of an ensemble held, beyond tree and log.
+#[derive(Clone, Copy)]
+struct Membership {
+    state: zab::output::Recovered,
+    /// The oldest version that can be read; not before what is committed for certain.
+    version: Zxid,
+    is_reset: bool,
+}
+
+fn recover_from(config: &Config) -> Result<Held, ServerError> {
     let places = Places {
         data: &data_dir(config),
         log: &log_dir(config),
@@ -180,16 +189,15 @@ fn recover_from(config: &Config) -> Result<(Recovered, Option<Joining>), ServerE
         committed: Zxid::ZERO,
     };
     if !config.ensemble.distributed {
-        return Ok((recover(&places, options)?, None));
+        return Ok(Held { recovered: recover(&places, options)?, member: None });
     }
-    let membership = Membership {
-        places,
-        homes: [&config.data_dir, &config.data_log_dir],
-        is_autocreate: config.db_autocreate == Some(true),
-    };
-    let member = recover_member::recover(&membership, options)?;
-    let RecoveredMember { recovered, zab, epochs, standing, is_reset } = member;
-    Ok((recovered, Some(Joining { zab, is_reset, files: (epochs, standing) })))
+    let homes = [&*config.data_dir, &*config.data_log_dir];
+    let is_autocreate = config.db_autocreate == Some(true);
+    let files = recover_member::Files { places, homes, is_autocreate };
+    let member = recover_member::recover(&files, options)?;
+    let RecoveredMember { recovered, zab: state, readable_from, is_reset } = member;
+    let version = state.committed.max(readable_from);
+    Ok(Held { recovered, member: Some(Membership { state, version, is_reset }) })
 }
 
 fn choose_writer(config: &Config) -> Result<WriterKind, ServerError> {
@@ -283,18 +291,18 @@ struct Serve<'a> {
 /// Builds the roles, links them, and hands each to its executor.
 fn assemble(
     serve: Serve<'_>,
-    recovered: (Recovered, Option<Joining>),
+    held: Held,
     writer: WriterKind,
     listeners: Vec<OwnedFd>,
     stop: &Arc<AtomicBool>,
 ) -> Result<[Core<()>; 2], ServerError> {
     let Serve { config, plan, started, address, begun } = serve;
     let now = clock::now();
-    let (mut recovered, membership) = recovered;
+    let Held { mut recovered, member } = held;
     let tree = Arc::clone(recovered.writer.tree());
     let end = recovered.writer.last_zxid();
-    let version = membership.as_ref().map_or(end, |it| it.zab.committed);
-    if membership.is_some() {
+    let version = member.map_or(end, |member| member.version);
+    if member.is_some() {
         ensemble::put_config(&mut recovered.writer, config, clock::wall());
     }
     let pipeline_at = executor_of(plan, Role::Pipeline);
@@ -316,9 +324,11 @@ fn assemble(
         clock::wall().0.cast_unsigned(),
     );
     revive(&mut sessions, &recovered.sessions, now);
-    let log = match &membership {
-        Some(it) => recover_member::into_log(recovered.log, writer, &it.zab, it.is_reset),
+    let log = match &member {
         None => into_log(recovered.log, writer, end),
+        Some(Membership { state, is_reset, .. }) => {
+            recover_member::into_log(recovered.log, writer, state, *is_reset)
+        }
     };
     let log = log.map_err(RecoverError::Log)?;
     let warn_after = Duration::from_millis(config.log.sync_warning_threshold_ms);
@@ -331,13 +341,13 @@ fn assemble(
     let settings = settings(config);
     let tree_config = tree_config(config)?;
     let mut pipeline = Pipeline::new(recovered.writer, sessions, settings, plan.client_count, now);
-    let (replica, member) = match membership {
+    let (replica, member) = match member {
         None => (Replica::alone(pipeline), None),
-        Some(Joining { zab: state, files, .. }) => {
-            pipeline.set_committed(state.committed);
+        Some(Membership { state, version, .. }) => {
+            pipeline.set_committed(version);
             let zab = Zab::new(ensemble::ensemble(config), state, random()?, now);
             let member =
-                ensemble::open(config, &data_dir(config), tree_config, files, pipeline_waker, now)?;
+                ensemble::open(config, &data_dir(config), tree_config, pipeline_waker, now)?;
             (Replica::member(pipeline, zab), Some(member))
         }
     };

@@ -1,7 +1,7 @@
 //! A snapshot on its way from a leader to a learner (SNAP).
 //!
 //! ```text
-//! sessions │ lists │ znodes … "/"     as in Apache's files (see `java`), with neither head nor seal
+//! sessions │ lists │ znodes … "/"     as in Apache's files (see `java`), without head or seal
 //! signature "BenWasHere" string
 //! zxid i64 │ version 2 i32 │ digest i64 │ Adler32 of everything before it i64 │ "/" string
 //!                                     only between servers of ours, who have agreed on that
@@ -46,8 +46,8 @@ pub enum Form {
     Checked,
 }
 
-/// Writes the tree at `zxid`, whose digest is `digest` where that is known, with `sessions` (id and timeout in
-/// milliseconds) to `out`, and flushes it.
+/// Writes the tree at `zxid`, whose digest is `digest` where that is known, with `sessions` (id and
+/// timeout in milliseconds) to `out`, and flushes it.
 ///
 /// `out` may be as slow as it likes: nothing of the tree is held while it waits but the version
 /// itself, which the caller has announced to the tree's writer (`Writer::reclaim`) and names there

@@ -150,7 +150,7 @@ proptest! {
     }
 }
 
-/// A segment with three batches of two blocks, the second of which says that the first is committed.
+/// A segment with three batches of two blocks; the second says that the first is committed.
 fn small_image(version: u16) -> Vec<u8> {
     use super::super::batch::{Kind, record_header};
     let header = segment::SegmentHeader {

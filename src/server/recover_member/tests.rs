@@ -74,12 +74,12 @@ impl Server {
 
     fn recover_as(&self, trust_empty: bool, is_autocreate: bool) -> RecoveredMember {
         let dir = self.dir();
-        let membership = Membership {
+        let files = Files {
             places: Places { data: &dir, log: &dir, trust_empty, check_digest: true, tree: TREE },
             homes: [self.home.path(), self.home.path()],
             is_autocreate,
         };
-        recover(&membership, OPTIONS).unwrap()
+        recover(&files, OPTIONS).unwrap()
     }
 
     /// Recovers, and checks how far and how sound; a second start finds the same.
@@ -92,14 +92,14 @@ impl Server {
             assert!(zab.committed <= last);
             let marked = StandingFile::new(&self.dir()).load().unwrap();
             assert_eq!(marked, standing, "it is durable");
-            let log = self.into_log(member);
+            let log = self.log_of(member);
             assert_eq!(log.appended(), last, "the log goes on behind the tree");
         }
         self.recover_as(false, false)
     }
 
     /// The log as the shell opens it, and what it staged made durable.
-    fn into_log(&self, member: RecoveredMember) -> Log {
+    fn log_of(&self, member: RecoveredMember) -> Log {
         let RecoveredMember { recovered, zab, is_reset, .. } = member;
         let mut log = into_log(recovered.log, WriterKind::Mmap, &zab, is_reset).unwrap();
         drain(&self.dir(), &mut log);
@@ -179,6 +179,7 @@ fn a_sound_server_comes_back_with_a_vote_and_can_take_back_what_is_not_committed
     let mut expected = Writer::new(TREE, Time::default());
     (1..=5).for_each(|counter| drop(create(&mut expected, zxid(counter))));
     assert_eq!((writer.last_zxid(), writer.digest()), (zxid(5), expected.digest()));
+    assert_eq!(member.readable_from, Zxid::ZERO);
 }
 
 #[test]
@@ -191,7 +192,7 @@ fn what_is_committed_is_known_and_cannot_be_taken_back() {
     drain(&server.dir(), &mut log);
     drop(log);
     let member = server.check(zxid(21), Standing::Sound);
-    assert_eq!(member.zab.committed, zxid(12));
+    assert_eq!((member.zab.committed, member.readable_from), (zxid(12), zxid(12)));
     assert!(member.recovered.writer.journal_len() <= 2 * 9, "up to there nothing is kept");
     drop(member);
     // A snapshot is of what is committed.
@@ -230,7 +231,7 @@ fn r3_damage_in_the_log_is_set_aside_and_the_rest_comes_up_without_a_vote() {
         assert!(why.contains("ringlog.0000000001 is damaged at offset"), "{why}");
         assert!(why.contains(&format!("good through zxid {last}")), "{why}");
         // A leader sends the rest, and says that it is whole.
-        let mut log = server.into_log(member);
+        let mut log = server.log_of(member);
         log.append(zxid(batch as u32 + 1), b"goes on");
         drain(&server.dir(), &mut log);
         drop(log);
@@ -260,7 +261,7 @@ fn the_unvoting_stay_so_until_a_leader_has_made_them_whole() {
     let file = server.dir().join(segment::name(1));
     server.flip(&file, server.batches()[5] + 100);
     let member = server.check(zxid(5), Standing::Damaged);
-    member.standing.save_sound().unwrap();
+    StandingFile::new(&server.dir()).save_sound().unwrap();
     drop(member);
     server.check(zxid(5), Standing::Sound);
 }
@@ -279,8 +280,7 @@ fn a_log_of_a_newer_release_is_refused_and_left() {
     let places =
         Places { data: &dir, log: &dir, trust_empty: false, check_digest: true, tree: TREE };
     let homes = [server.home.path(); 2];
-    let error =
-        recover(&Membership { places, homes, is_autocreate: false }, OPTIONS).err().unwrap();
+    let error = recover(&Files { places, homes, is_autocreate: false }, OPTIONS).err().unwrap();
     assert!(matches!(error, RecoverError::Log(LogError::Newer { .. })), "{error}");
     assert_eq!(fs::read(&file).unwrap(), bytes);
     assert_eq!(StandingFile::new(&dir).load().unwrap(), Standing::Sound);
@@ -401,11 +401,11 @@ fn a25_damaged_epoch_files_take_the_vote_away() {
         let member = server.check(zxid(3), Standing::Damaged);
         assert_eq!((member.zab.accepted_epoch, member.zab.current_epoch), (1, 1));
         // The leader's epoch is written over it; only the leader's word gives the vote back.
-        member.epochs.save_accepted(2).unwrap();
-        member.epochs.save_current(2).unwrap();
+        EpochFiles::new(&server.dir()).save_accepted(2).unwrap();
+        EpochFiles::new(&server.dir()).save_current(2).unwrap();
         drop(member);
         let member = server.check(zxid(3), Standing::Damaged);
-        member.standing.save_sound().unwrap();
+        StandingFile::new(&server.dir()).save_sound().unwrap();
         drop(member);
         server.check(zxid(3), Standing::Sound);
     }
@@ -423,7 +423,8 @@ fn a24_a_log_ahead_of_the_epoch_is_completed() {
 /// Receives `from`'s state as a leader's snapshot.
 fn install(server: &Server, from: &Writer, zxid: Zxid, form: Form) {
     let mut stream = Vec::new();
-    send(from.tree(), from.last_zxid(), from.digest(), &[(7, 7000)], form, &mut stream).unwrap();
+    send(from.tree(), from.last_zxid(), Some(from.digest()), &[(7, 7000)], form, &mut stream)
+        .unwrap();
     let dir = server.dir();
     let load = LoadOptions { tree: TREE, now: Time::default(), threads: 1 };
     receive(&stream[..], &Incoming { dir: &dir, zxid, form, load }).unwrap();
@@ -448,7 +449,7 @@ fn a13_a_leaders_snapshot_is_completed_whatever_the_log_holds() {
         assert_eq!(member.recovered.writer.digest(), leader.digest());
         assert_eq!(member.zab.committed, at);
         // It is settled: what comes behind is replayed.
-        let mut log = server.into_log(member);
+        let mut log = server.log_of(member);
         let next = Zxid::new(4, 1);
         let bytes = create(&mut leader, next);
         log.append(next, &bytes);
@@ -481,7 +482,7 @@ fn a_fuzzy_snapshot_counts_when_the_log_has_made_it_exact() {
     (1..=5).for_each(|counter| drop(create(&mut ahead, zxid(counter))));
     install(&server, &ahead, zxid(3), Form::Java);
     let append = |counters: std::ops::RangeInclusive<u32>| {
-        let mut log = server.into_log(server.recover_as(false, false));
+        let mut log = server.log_of(server.recover_as(false, false));
         for counter in counters {
             log.append(zxid(counter), &txns[counter as usize - 1]);
             drain(&server.dir(), &mut log);
@@ -495,7 +496,7 @@ fn a_fuzzy_snapshot_counts_when_the_log_has_made_it_exact() {
     let member = server.check(zxid(6), Standing::Sound);
     assert_eq!(member.recovered.writer.digest(), leader.digest());
     // From there on digests count again.
-    let mut log = server.into_log(member);
+    let mut log = server.log_of(member);
     let mut bytes = create(&mut leader, zxid(7));
     *bytes.last_mut().unwrap() ^= 1;
     log.append(zxid(7), &bytes);
@@ -514,7 +515,7 @@ fn a_fuzzy_snapshot_that_nothing_followed_counts_when_it_was_settled() {
     install(&server, &leader, zxid(3), Form::Java);
     let member = server.recover_as(false, false);
     assert_eq!(member.zab.standing, Standing::Damaged);
-    drop(server.into_log(member));
+    drop(server.log_of(member));
     // NEWLEADER came with nothing in between.
     directory::settle_exact(&server.dir(), zxid(3)).unwrap();
     StandingFile::new(&server.dir()).save_sound().unwrap();
@@ -528,9 +529,9 @@ fn an_empty_server_has_no_vote_unless_somebody_vouches_for_it() {
     assert_eq!((member.zab.accepted_epoch, member.zab.current_epoch), (0, 0));
     assert_eq!(member.recovered.writer.totals().node_count, 5);
     // A quorum of the empty has agreed on an epoch without a transaction: it has begun.
-    member.standing.save_sound().unwrap();
-    member.epochs.save_accepted(1).unwrap();
-    member.epochs.save_current(1).unwrap();
+    StandingFile::new(&server.dir()).save_sound().unwrap();
+    EpochFiles::new(&server.dir()).save_accepted(1).unwrap();
+    EpochFiles::new(&server.dir()).save_current(1).unwrap();
     drop(member);
     server.check(Zxid::ZERO, Standing::Sound);
 

@@ -33,7 +33,7 @@ fn incoming(dir: &Path, zxid: Zxid, form: Form) -> Incoming<'_> {
 fn sent(writer: &Writer, form: Form) -> Vec<u8> {
     let mut bytes = Vec::new();
     let (zxid, digest) = (writer.last_zxid(), writer.digest());
-    send(writer.tree(), zxid, digest, &SESSIONS, form, &mut bytes).unwrap();
+    send(writer.tree(), zxid, Some(digest), &SESSIONS, form, &mut bytes).unwrap();
     bytes
 }
 
@@ -107,11 +107,12 @@ fn an_older_version_is_sent_as_it_was() {
     let expected = content(writer.tree(), zxid);
     apply(&mut writer, &Txn::Delete { path: "/e", by_reaper: false });
     let mut stream = Vec::new();
-    send(writer.tree(), zxid, digest, &[], Form::Checked, &mut stream).unwrap();
+    send(writer.tree(), zxid, Some(digest), &[], Form::Checked, &mut stream).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let received = receive(&stream[..], &incoming(dir.path(), zxid, Form::Checked)).unwrap();
     assert!(content(received.writer.tree(), Zxid::MAX) == expected);
-    let error = send(writer.tree(), zxid, digest ^ 1, &[], Form::Java, &mut stream).unwrap_err();
+    let error =
+        send(writer.tree(), zxid, Some(digest ^ 1), &[], Form::Java, &mut stream).unwrap_err();
     assert!(matches!(error, SnapshotError::Inexact { .. }), "{error}");
 }
 
@@ -242,7 +243,8 @@ fn a_snapshot_of_the_same_zxid_makes_room_and_an_exact_one_replaces_a_fuzzy_one(
     apply(&mut other, &Txn::Delete { path: "/e", by_reaper: false });
     // A leader's fuzzy state at the same zxid holds a later change.
     let mut stream = Vec::new();
-    send(other.tree(), other.last_zxid(), other.digest(), &[], Form::Java, &mut stream).unwrap();
+    send(other.tree(), other.last_zxid(), Some(other.digest()), &[], Form::Java, &mut stream)
+        .unwrap();
     write_now(dir.path(), &writer);
     receive(&stream[..], &incoming(dir.path(), zxid, Form::Java)).unwrap();
     let loaded = load_newest(dir.path());

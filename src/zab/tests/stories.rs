@@ -264,7 +264,12 @@ fn a_leader_is_asked_whether_it_leads() {
     let is_ping = |mail: &Mail| matches!(mail, Mail::Leader(FromLeader::Ping { .. }));
     let tokens: Vec<u64> = (0..20).map(|_| cluster.confirm(3)).collect();
     let pings = |cluster: &Cluster| {
-        cluster.links.values().flat_map(|link| &link.to_learner).filter(|mail| is_ping(mail)).count()
+        cluster
+            .links
+            .values()
+            .flat_map(|link| &link.to_learner)
+            .filter(|mail| is_ping(mail))
+            .count()
     };
     assert_eq!(pings(&cluster), 2);
     cluster.quiesce();

@@ -490,7 +490,7 @@ fn a_real_tree_goes_over_and_the_port_can_be_given_to_a_core() {
         let tree: Arc<Tree> = Arc::clone(writer.tree());
         leader.tell_learner(down, snap());
         leader.port.send_snapshot(down, extensions, move |out| {
-            transfer::send(&tree, zxid, digest, &[(5, 4000)], form, out)
+            transfer::send(&tree, zxid, Some(digest), &[(5, 4000)], form, out)
         });
         leader.tell_learner(down, new_leader());
         until(&mut leader, &mut learner, |_, learner| !learner.events.is_empty());
