@@ -575,7 +575,11 @@ impl Cluster {
     }
 
     pub fn tail(&self) -> String {
-        let start = self.trace.len().saturating_sub(if std::env::var("ZAB_SEED").is_ok() { 3000 } else { 60 });
+        let start = self.trace.len().saturating_sub(if std::env::var("ZAB_SEED").is_ok() {
+            3000
+        } else {
+            60
+        });
         let state = |node: &Node| {
             let (id, zab, disk) = (node.id, node.zab.as_ref(), &node.disk);
             let zab = zab.map(|zab| (zab.role(), zab.doing(), zab.leader(), zab.last()));
@@ -595,7 +599,8 @@ impl Cluster {
                 let notification = self.notifications.remove(&(from, to)).expect("listed");
                 let (doing, vote) = (notification.doing, notification.vote);
                 let round = notification.round;
-                self.trace.push(format!("{:?} {to} <- {from}: {doing:?} {round} {vote:?}", self.now));
+                self.trace
+                    .push(format!("{:?} {to} <- {from}: {doing:?} {round} {vote:?}", self.now));
                 if self.nodes[&to].is_up() {
                     self.with(to, |zab, now| zab.handle_notification(now, from, notification));
                 }

@@ -115,9 +115,8 @@ fn b11_epochs_are_never_used_again() {
     for round in 0..20 {
         cluster.holds = Some(|mail| matches!(mail, Mail::Learner(FromLearner::Ack { .. })));
         cluster.start_all();
-        let invited = |cluster: &Cluster| {
-            cluster.links.values().any(|link| link.checker.epoch > highest)
-        };
+        let invited =
+            |cluster: &Cluster| cluster.links.values().any(|link| link.checker.epoch > highest);
         cluster.run_until(50, invited);
         let epochs = cluster.links.values().map(|link| link.checker.epoch);
         let epoch = epochs.max().expect("somebody was invited");

@@ -123,7 +123,7 @@ fn a_tail_that_nobody_else_has_is_cut_off() {
     cluster.settle();
     cluster.start(3);
     check_in_step(&mut cluster, z(2, 2));
-    assert_eq!(cluster.node(3).synced_by, Some("TRUNC"));
+    assert_eq!(cluster.node(3).synced_by, Some("TRUNC"), "{}", cluster.tail());
     assert!(cluster.node(3).events.contains(&Event::Pop { after: z(1, 3) }));
 }
 
@@ -264,7 +264,12 @@ fn a_leader_is_asked_whether_it_leads() {
     let is_ping = |mail: &Mail| matches!(mail, Mail::Leader(FromLeader::Ping { .. }));
     let tokens: Vec<u64> = (0..20).map(|_| cluster.confirm(3)).collect();
     let pings = |cluster: &Cluster| {
-        cluster.links.values().flat_map(|link| &link.to_learner).filter(|mail| is_ping(mail)).count()
+        cluster
+            .links
+            .values()
+            .flat_map(|link| &link.to_learner)
+            .filter(|mail| is_ping(mail))
+            .count()
     };
     assert_eq!(pings(&cluster), 2);
     cluster.quiesce();
@@ -297,7 +302,7 @@ fn a_leader_resigns_once_all_is_committed_and_is_replaced_at_once() {
     assert_eq!(cluster.node(3).published, z(1, 7));
     cluster.kill(3);
     cluster.settle();
-    assert_eq!(cluster.now, at, "no time passes");
+    assert!(cluster.now.since(at) <= TICK / 20, "{:?}", cluster.now.since(at));
     assert_eq!(cluster.leader(), Some(2));
     assert_eq!(cluster.node(1).published, z(1, 7));
 }
@@ -316,7 +321,7 @@ fn a_leader_that_resigns_without_answers_waits_a_tick() {
 /// B13: a new epoch before the counter has run out.
 #[test]
 fn b13_an_epoch_whose_counter_is_used_up_is_followed_by_another() {
-    let mut cluster = Cluster::new(3, 1, 1);
+    let mut cluster = Cluster::new(3, 0, 1);
     cluster.counter_max = Some(10);
     cluster.start_all();
     cluster.settle();
@@ -331,7 +336,7 @@ fn b13_an_epoch_whose_counter_is_used_up_is_followed_by_another() {
         assert_eq!(cluster.node(leader).disk.current_epoch, before + 1);
         assert_eq!(cluster.node(leader).published, z(before, 10));
     }
-    assert!(cluster.now.since(at) < TICK * 5, "{:?}", cluster.now.since(at));
+    assert!(cluster.now.since(at) < TICK / 2, "{:?}", cluster.now.since(at));
 }
 
 #[test]
