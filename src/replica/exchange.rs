@@ -104,7 +104,7 @@ impl Replica {
             Event::Revalidated { session, is_valid } => {
                 self.pipeline.handle_revalidated(session, is_valid, now);
             }
-            Event::Confirmed { token } => self.pipeline.handle_confirmed(token),
+            Event::Confirmed { token } => self.pipeline.handle_confirmed(token, now, wall),
         }
     }
 

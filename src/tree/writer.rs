@@ -142,7 +142,9 @@ impl Writer {
         let (children, older) = (old.children().clone(), old.older());
         let parts = Parts { path: old.path(), data: Some(text), meta, children, older };
         let new = RecordRef::new(parts, &mut self.scratch);
+        let before = self.totals.data_size;
         self.account(Some(&old), Some(&new), self.last_zxid);
+        self.journal.resize(before, self.totals.data_size);
         self.tree.table.insert(new, &self.tree.table.hold());
     }
 

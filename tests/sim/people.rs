@@ -44,8 +44,9 @@ impl World {
                     self.ask(client, Ask::Ping);
                 }
                 let it = &mut self.clients[client];
-                let under_way = it.link.as_ref().expect("it was seen").outstanding.len();
-                if under_way < it.in_flight_max && !it.is_quiet {
+                let under_way = &it.link.as_ref().expect("it was seen").outstanding;
+                let is_closing = under_way.iter().any(|sent| sent.ask == Ask::Close);
+                if under_way.len() < it.in_flight_max && !it.is_quiet && !is_closing {
                     let ask = it.choose();
                     self.ask(client, ask);
                 }

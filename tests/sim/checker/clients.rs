@@ -157,6 +157,7 @@ impl Clients {
             return;
         }
         self.reads += 1;
+        reads_come_before_later_writes(client, session, sent, zxid, history);
         match &sent.ask {
             Ask::SetWatches(kept) => self.missed_changes(client, kept, zxid, history),
             ask => {
@@ -244,6 +245,26 @@ fn time_never_runs_back(client: usize, seen: Zxid, zxid: Zxid, sent: &Sent) {
     check(zxid >= seen, "TimeNeverRunsBack", || {
         format!("client {client} has a reply at {zxid} to {sent:?}, after one at {seen}")
     });
+}
+
+/// A session's requests happen in the order in which they were sent: a read does not show a write
+/// that was sent after it.
+fn reads_come_before_later_writes(
+    client: usize,
+    session: i64,
+    sent: &Sent,
+    zxid: Zxid,
+    history: &History,
+) {
+    if sent.xid < 0 || sent.ask == Ask::Sync {
+        return;
+    }
+    for later in sent.xid + 1..sent.xid + 10 {
+        let place = history.place(session, later);
+        check(place.is_none_or(|place| place > zxid), "SessionOrder", || {
+            format!("client {client}: {sent:?} is answered at {zxid}, and {later} is {place:?}")
+        });
+    }
 }
 
 /// A write that was answered is in the history, as it was answered.
