@@ -1,6 +1,6 @@
 //! What clients are promised: order, freshness, watches, and locks that are lost in time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ringkeeper::tree::view::View;
 use ringkeeper::wire::error::ErrorCode;
@@ -30,6 +30,8 @@ pub struct Clients {
     by_client: BTreeMap<usize, Watching>,
     /// When a session's client was last answered, in simulated nanoseconds.
     answered: BTreeMap<i64, u64>,
+    /// Sessions whose clients were told that they are no more.
+    over: BTreeSet<i64>,
     /// The newest write that any client knows to be done.
     pub done: Zxid,
     pub events: u64,
@@ -224,6 +226,19 @@ impl Clients {
     /// A server has answered a session's client at `now`.
     pub fn handle_answered(&mut self, session: i64, now: u64) {
         self.answered.insert(session, now);
+    }
+
+    /// A session's client was told that the session is no more.
+    pub fn handle_over(&mut self, session: i64) {
+        self.over.insert(session);
+    }
+
+    /// A session that its client was told the end of ends: whether all have.
+    pub fn sessions_end(&self, history: &History) -> bool {
+        let lives = |session: &i64| {
+            history.sessions.get(session).is_some_and(|life| life.closed.is_none())
+        };
+        !self.over.iter().any(lives)
     }
 
     /// A client with a lock learns in time that it may have lost it: its session's end is
