@@ -230,8 +230,8 @@ impl SegmentFile {
         }
     }
 
-    /// Reads the bytes at `offset`, which must be final, into `buffer`: both in whole blocks and the
-    /// buffer aligned, since the file may be open around the page cache.
+    /// Reads the bytes at `offset`, which must be final, into `buffer`: both in whole blocks, and
+    /// the buffer aligned, since the file may be open around the page cache.
     ///
     /// # Errors
     /// The disk's, also a latent one, and a file that was cut short.

@@ -15,7 +15,8 @@ use crate::io::executor::{Core, CoreError, processors, spawn_core};
 use crate::io::listener::{ListenOptions, bind};
 use crate::io::ring::{Ring, RingConfig, Token};
 use crate::io::wake::Waker;
-use crate::log::recover::Options;
+use crate::log::append::Log;
+use crate::log::recover::{Options, Recovered as RecoveredLog};
 use crate::log::{LogError, WriterKind};
 use crate::pipeline::auth::{AuthConfig, DigestAlgorithm};
 use crate::pipeline::session::Sessions;
@@ -175,6 +176,12 @@ struct Membership {
     is_reset: bool,
 }
 
+impl Membership {
+    fn into_log(self, log: RecoveredLog, writer: WriterKind) -> Result<Log, LogError> {
+        recover_member::into_log(log, writer, &self.state, self.is_reset)
+    }
+}
+
 fn recover_from(config: &Config) -> Result<Held, ServerError> {
     let places = Places {
         data: &data_dir(config),
@@ -288,6 +295,14 @@ struct Serve<'a> {
     begun: Time,
 }
 
+fn snapshot_settings(config: &Config) -> SnapshotSettings {
+    let is_purged = config.snapshot.purge != Purge::Off;
+    SnapshotSettings {
+        dir: data_dir(config),
+        retained_count: is_purged.then_some(config.snapshot.retain_count as usize),
+    }
+}
+
 /// Builds the roles, links them, and hands each to its executor.
 fn assemble(
     serve: Serve<'_>,
@@ -307,15 +322,8 @@ fn assemble(
     }
     let pipeline_at = executor_of(plan, Role::Pipeline);
     let pipeline_waker = &started[pipeline_at].waker;
-    let (background, background_cores) = background::start(
-        log_dir(config),
-        SnapshotSettings {
-            dir: data_dir(config),
-            retained_count: (config.snapshot.purge != Purge::Off)
-                .then_some(config.snapshot.retain_count as usize),
-        },
-        pipeline_waker.clone(),
-    )?;
+    let (background, background_cores) =
+        background::start(log_dir(config), snapshot_settings(config), pipeline_waker.clone())?;
     let (ends, client_cores) = client_cores(&serve, &tree, version)?;
 
     let mut sessions = Sessions::new(
@@ -326,9 +334,7 @@ fn assemble(
     revive(&mut sessions, &recovered.sessions, now);
     let log = match &member {
         None => into_log(recovered.log, writer, end),
-        Some(Membership { state, is_reset, .. }) => {
-            recover_member::into_log(recovered.log, writer, state, *is_reset)
-        }
+        Some(member) => member.into_log(recovered.log, writer),
     };
     let log = log.map_err(RecoverError::Log)?;
     let warn_after = Duration::from_millis(config.log.sync_warning_threshold_ms);

@@ -26,7 +26,7 @@ use crate::zxid::Zxid;
 const EXTENSIONS: Extensions = Extensions { chunked_snapshot: true };
 /// A leader that has been elected a moment ago may not listen yet: the first pause before it is
 /// dialled again, which doubles up to the second.
-const REDIAL_MIN: Duration = Duration::from_millis(10);
+const REDIAL_MIN: Duration = Duration::from_millis(2);
 const REDIAL_MAX: Duration = Duration::from_secs(1);
 /// What comes while the log is being cut waits, at most so many bytes of it.
 const DEFERRED_BYTES_MAX: usize = 64 << 20;
@@ -515,7 +515,7 @@ impl Learner {
         if peer.persisted < through || peer.saving_current.is_some() {
             return;
         }
-        if peer.current_epoch != self.epoch {
+        if peer.current_epoch != self.epoch || peer.is_current_doubtful {
             peer.save_current_epoch(self.epoch);
             return;
         }

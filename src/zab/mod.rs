@@ -283,13 +283,14 @@ impl Zab {
             }
             State::Looking => {}
             State::Leading(leader) => {
-                if hears_disloyalty(&self.peer, &self.election, leader, from, &notification) {
+                if looks_again(&self.election, self.peer.me(), &notification)
+                    && is_deserted(&self.peer, &self.election, leader, from)
+                {
                     leader.over = Some("its voters have changed their minds");
                 }
             }
             State::Learning(learner) => {
-                let is_later = notification.round > self.election.round();
-                let looks_again = notification.doing == Doing::Looking && is_later;
+                let looks_again = looks_again(&self.election, learner.leader, &notification);
                 if learner.is_dialling() && learner.leader == from && looks_again {
                     learner.over = Some("the leader looks for a leader itself");
                 }
@@ -310,31 +311,38 @@ impl Zab {
             return;
         }
         self.election.handle_reachable(now, server, is_reachable);
-        if let State::Learning(learner) = &mut self.state
-            && learner.leader == server
-            && learner.is_dialling()
-            && !is_reachable
-        {
-            learner.over = Some("the leader cannot be reached");
+        match &mut self.state {
+            State::Leading(leader) if !is_reachable => {
+                if is_deserted(&self.peer, &self.election, leader, server) {
+                    leader.over = Some("its voters are gone");
+                }
+            }
+            State::Learning(learner)
+                if !is_reachable && learner.leader == server && learner.is_dialling() =>
+            {
+                learner.over = Some("the leader cannot be reached");
+            }
+            _ => {}
         }
         self.settle(now);
     }
 }
 
-/// Whether so many of those who elected this leader look for one again that it cannot be
-/// established (`Leader.reportLookingSid`).
-fn hears_disloyalty(
-    peer: &Peer,
-    election: &Election,
-    leader: &mut Leader,
-    from: ServerId,
-    notification: &Notification,
-) -> bool {
+/// Whether the sender, which was of this election and has voted for `leader`, is in another by now.
+fn looks_again(election: &Election, leader: ServerId, notification: &Notification) -> bool {
     let is_later = notification.round > election.round();
-    if leader.is_established() || notification.doing != Doing::Looking || !is_later {
+    let votes_otherwise = notification.round == election.round()
+        && notification.vote.is_some_and(|vote| vote.leader != leader);
+    notification.doing == Doing::Looking && (is_later || votes_otherwise)
+}
+
+/// Notes that `voter` will not come, and says whether so many of those who elected this leader are
+/// gone that it cannot be established (`Leader.reportLookingSid`).
+fn is_deserted(peer: &Peer, election: &Election, leader: &mut Leader, voter: ServerId) -> bool {
+    if leader.is_established() {
         return false;
     }
-    leader.disloyal.insert(from);
+    leader.disloyal.insert(voter);
     let is_connected =
         |server: ServerId| leader.handlers.iter().any(|handler| handler.server == Some(server));
     let is_loyal = |voter: &ServerId| !leader.disloyal.contains(voter) || is_connected(*voter);
@@ -450,6 +458,7 @@ impl Zab {
     /// `currentEpoch` is durable.
     pub fn handle_current_epoch_saved(&mut self, now: Time, epoch: u32) {
         assert_eq!(self.peer.saving_current.take(), Some(epoch), "another epoch was saved");
+        self.peer.is_current_doubtful = false;
         self.peer.current_epoch = epoch;
         match &mut self.state {
             State::Leading(leader) => leader.handle_current_epoch_saved(&mut self.peer, now),

@@ -34,6 +34,8 @@ pub(super) struct Peer {
     pub is_truncating: bool,
     /// A snapshot is being taken in.
     pub is_receiving: bool,
+    /// The file `currentEpoch` may not say what is known here.
+    pub is_current_doubtful: bool,
     /// `acceptedEpoch` is being saved.
     pub saving_accepted: Option<u32>,
     /// `currentEpoch` is being saved.
@@ -45,6 +47,7 @@ pub(super) struct Peer {
 impl Peer {
     pub fn new(ensemble: Ensemble, recovered: Recovered) -> Peer {
         assert!(recovered.committed <= recovered.last, "the log ends before what is committed");
+        let is_damaged = recovered.standing == Standing::Damaged;
         Peer {
             ensemble: Arc::new(ensemble),
             history: History::new(recovered.last),
@@ -57,7 +60,9 @@ impl Peer {
                 .accepted_epoch
                 .max(recovered.current_epoch)
                 .max(recovered.last.epoch()),
-            accepted_epoch_saved: recovered.accepted_epoch,
+            // After damage the files are written anew, even where the number stays.
+            accepted_epoch_saved: if is_damaged { 0 } else { recovered.accepted_epoch },
+            is_current_doubtful: is_damaged,
             current_epoch: recovered.current_epoch,
             standing: recovered.standing,
             role: Role::Looking,

@@ -26,6 +26,7 @@ pub enum ToPipeline {
     Connect(Connect),
     Write { client: Client, session: i64, xid: i32, op: OpCode, body: Vec<u8>, ids: Vec<Id> },
     Touch { session: i64 },
+    Closed { client: Client },
 }
 
 /// What a core does to its connections.
@@ -38,17 +39,8 @@ pub enum Out {
 /// What the pipeline has sent to a core and the core has not taken yet.
 #[derive(Debug)]
 pub enum FromPipeline {
-    Published {
-        through: Zxid,
-        outbox: Outbox,
-        events: Arc<[Event]>,
-    },
+    Published { through: Zxid, outbox: Outbox, events: Arc<[Event]> },
     Notice(Notice),
-    /// The tree is another one, which was published up to `through`.
-    Replaced {
-        tree: Arc<Tree>,
-        through: Zxid,
-    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +126,9 @@ impl Core {
     /// The connection is gone.
     pub fn handle_disconnected(&mut self, conn: ConnId) {
         if let Some(number) = self.by_conn.remove(&conn) {
+            let client = Client { core: self.number, connection: number };
             self.connections.remove(&number);
+            self.to_pipeline.push(ToPipeline::Closed { client });
             self.watches.remove_connection(Watcher(number));
         }
     }
@@ -242,11 +236,11 @@ impl Core {
                 }
             }
             Some(FromPipeline::Notice(Notice::Close { client })) => self.close(client.connection),
-            Some(FromPipeline::Replaced { tree, through }) => {
+            Some(FromPipeline::Notice(Notice::Replaced { tree, version, .. })) => {
                 let all: Vec<u64> = self.connections.keys().copied().collect();
                 all.into_iter().for_each(|number| self.close(number));
                 self.tree = tree;
-                self.version = through;
+                self.version = version;
             }
         }
         true

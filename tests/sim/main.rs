@@ -26,8 +26,13 @@ mod client;
 
 mod checker;
 
-mod process;
 mod world;
+
+mod process;
+
+mod recover;
+
+mod perform;
 
 mod nemesis;
 mod people;

@@ -219,7 +219,8 @@ impl World {
         it.session = session;
         it.password = password.unwrap_or_default().to_vec();
         it.timeout_ms = timeout_ms;
-        self.checker.clients.handle_connected(client, &self.checker.history);
+        let seen = it.seen;
+        self.checker.clients.handle_connected(client, seen, &self.checker.history);
         let it = &mut self.clients[client];
         if !it.watches.is_empty() {
             let paths = std::mem::take(&mut it.watches);

@@ -1,52 +1,40 @@
 //! A server's process: the real core between a fake disk, fake sockets and a fake clock. It follows
-//! `server/writer.rs`, and performs what the core asks for, action by action.
+//! `server/writer.rs` and `server/member.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
-use ringkeeper::pipeline::auth::AuthConfig;
-use ringkeeper::pipeline::session::Sessions;
-use ringkeeper::pipeline::{Notice, Pipeline, Settings, Write};
+use ringkeeper::pipeline::Write;
 use ringkeeper::replica::{ReceivedState, Replica};
 use ringkeeper::time::{Time, WallMs};
-use ringkeeper::tree::writer::{TreeConfig, Writer};
+use ringkeeper::tree::writer::TreeConfig;
 use ringkeeper::wire::election::Notification;
-use ringkeeper::wire::quorum::{FromLeader, FromLearner, ServerId};
-use ringkeeper::wire::txn::{self, Txn};
-use ringkeeper::zab::Zab;
-use ringkeeper::zab::ensemble::{Ensemble, Member};
-use ringkeeper::zab::output::{Action, LinkId, LogGap, Recovered, Role, Standing};
+use ringkeeper::wire::quorum::{FromLeader, ServerId};
+use ringkeeper::zab::output::{LinkId, LogGap, Role};
 use ringkeeper::zxid::Zxid;
 
-use crate::checker::history::describe;
-use crate::checker::servers::{acks_are_durable, votes_are_durable};
-use crate::core::{Core, FromPipeline, Out, ToPipeline, split};
-use crate::disk::{Disk, Small, Unsound};
-use crate::knobs::{Knobs, MS};
+use crate::core::{Core, Out, ToPipeline};
+use crate::disk::{Disk, Small};
+use crate::knobs::MS;
 use crate::network::{ConnId, Payload, Port, Side};
 use crate::snapshot::{self, State};
-use crate::storage::{self, Storage, Turn, Written};
+use crate::storage::{Storage, Turn, Written};
 use crate::world::{Own, World};
 
 pub const TREE: TreeConfig = TreeConfig { seed: 7, extended_types: true };
 
-/// How long a connect that is answered by nobody takes.
-const DIAL_MS: u64 = 400;
-/// How long the log is idle before it is marked.
-const MARK_MS: u64 = 20;
 /// Snapshots that are kept.
 const SNAPSHOTS_MAX: usize = 3;
 
 /// A snapshot that a leader is sending.
 #[derive(Debug, Default)]
-struct Receiving {
+pub struct Receiving {
     /// All of it is here, and on its way to the disk and into memory.
-    bytes: Option<Arc<[u8]>>,
+    pub bytes: Option<Arc<[u8]>>,
     /// What came behind it waits.
-    held: VecDeque<Payload>,
+    pub held: VecDeque<Payload>,
     /// The connection is gone.
-    is_lost: bool,
+    pub is_lost: bool,
 }
 
 /// A server while it runs.
@@ -55,23 +43,23 @@ pub struct Process {
     pub replica: Replica,
     pub log: Storage,
     pub cores: Vec<Core>,
-    links: BTreeMap<LinkId, (ConnId, Side)>,
-    by_conn: BTreeMap<ConnId, LinkId>,
-    next_link: u64,
-    is_accepting: bool,
-    receiving: BTreeMap<LinkId, Receiving>,
+    pub links: BTreeMap<LinkId, (ConnId, Side)>,
+    pub by_conn: BTreeMap<ConnId, LinkId>,
+    pub next_link: u64,
+    pub is_accepting: bool,
+    pub receiving: BTreeMap<LinkId, Receiving>,
     /// The link whose snapshot the log is being begun anew behind.
-    installing: Option<LinkId>,
-    peers: BTreeMap<usize, (ConnId, Side)>,
+    pub installing: Option<LinkId>,
+    pub peers: BTreeMap<usize, (ConnId, Side)>,
     /// What was last said to each peer, and what it was last told of each.
-    said: BTreeMap<usize, Notification>,
-    reachable: BTreeMap<usize, bool>,
-    timer_at: u64,
+    pub said: BTreeMap<usize, Notification>,
+    pub reachable: BTreeMap<usize, bool>,
+    pub timer_at: u64,
     pub role: Role,
     pub published: Zxid,
     /// Which core has a client's connection.
-    client_conns: BTreeMap<ConnId, usize>,
-    is_writing: bool,
+    pub client_conns: BTreeMap<ConnId, usize>,
+    pub is_writing: bool,
     pub is_over: bool,
     /// When the process began, in simulated nanoseconds.
     pub since: u64,
@@ -87,177 +75,6 @@ impl Process {
     }
 }
 
-/// The state that all servers of a run begin with.
-pub fn initial_state(knobs: &Knobs) -> State {
-    let zxid = match knobs.counter {
-        0 => Zxid::ZERO,
-        counter => Zxid::new(1, counter),
-    };
-    let bytes = {
-        let writer = Writer::new(TREE, Time::default());
-        snapshot::encode(writer.tree(), zxid, &[], false)
-    };
-    // A tree whose last transaction is this one is made by loading it.
-    snapshot::decode(&bytes, TREE, Time::default()).expect("it was just encoded")
-}
-
-/// A disk as a run begins with it.
-pub fn prepare_disk(disk: &mut Disk, knobs: &Knobs) {
-    if knobs.counter > 0 {
-        let state = initial_state(knobs);
-        let bytes = snapshot::encode(state.writer.tree(), state.zxid, &[], false);
-        disk.snapshots.insert(state.zxid, bytes);
-        disk.accepted_epoch = Small::Holds(1);
-        disk.current_epoch = Small::Holds(1);
-    }
-}
-
-fn settings() -> Settings {
-    Settings {
-        extended_types: true,
-        enforce_quota: false,
-        skip_acl: false,
-        digest: true,
-        close_session_txn: true,
-        txn_bytes_max: 1 << 20,
-        reconfig: false,
-        session_timeout_ms_min: 100,
-        session_timeout_ms_max: 60_000,
-        auth: AuthConfig::default(),
-        container_check_interval_ms: 500,
-        containers_per_minute_max: 10_000,
-        container_never_used_ms_max: 0,
-    }
-}
-
-fn ensemble(knobs: &Knobs, me: ServerId) -> Ensemble {
-    let member = |index: usize| {
-        let is_observer = index >= knobs.voters;
-        let group = (knobs.is_hierarchical && !is_observer).then_some((index % 3) as i64);
-        let weight = if knobs.is_hierarchical { 1 + (index as u64 % 2) } else { 1 };
-        Member { id: ServerId(index as i64 + 1), is_observer, group, weight }
-    };
-    Ensemble {
-        me,
-        members: (0..knobs.servers()).map(member).collect(),
-        config: Arc::from(&b"version=0"[..]),
-        config_version: 0,
-        tick: Duration::from_millis(knobs.tick_ms),
-        init_limit_ticks: knobs.init_limit,
-        sync_limit_ticks: knobs.sync_limit,
-        commit_log_count: knobs.commit_log_count,
-        commit_log_bytes_max: 1 << 20,
-    }
-}
-
-/// What a start finds on the disk, all of it repaired as far as it can be.
-struct Started {
-    writer: Writer,
-    sessions: BTreeMap<i64, i32>,
-    log: Storage,
-    recovered: Recovered,
-    /// The log is to be begun anew behind the snapshot.
-    is_behind: bool,
-}
-
-fn recover(disk: &mut Disk, knobs: &Knobs, now: Time) -> Started {
-    let tampering = knobs.tampering;
-    let mut is_damaged = false;
-    let mut state = None;
-    for (_, bytes) in disk.snapshots.iter().rev() {
-        state = snapshot::decode(bytes, TREE, now);
-        if state.is_some() {
-            break;
-        }
-        is_damaged = true;
-    }
-    disk.snapshots.retain(|_, bytes| snapshot::decode(bytes, TREE, now).is_some());
-    let is_blank = state.is_none() && !is_damaged && disk.segments.is_empty();
-    let State { mut writer, sessions, zxid: snapshot } = state.unwrap_or_else(|| State {
-        writer: Writer::new(TREE, now),
-        sessions: Vec::new(),
-        zxid: Zxid::ZERO,
-    });
-    let found = storage::recover(disk, knobs.segment_bytes, Zxid::ZERO);
-    // An older snapshot will do where the log reaches back to it.
-    is_damaged = found.is_damaged || is_damaged && found.storage.starts_after > snapshot;
-    let mut sessions: BTreeMap<i64, i32> = sessions.into_iter().collect();
-    let is_continued = found.storage.starts_after <= snapshot;
-    if found.last > snapshot && is_continued {
-        replay(&found.storage, snapshot, &mut writer, &mut sessions);
-    }
-    is_damaged |= found.last > snapshot && !is_continued;
-    let is_behind = writer.last_zxid() != found.last;
-    let last = writer.last_zxid();
-    let is_empty = is_blank
-        && !is_damaged
-        && found.is_empty
-        && disk.accepted_epoch == Small::Missing
-        && disk.current_epoch == Small::Missing
-        && !disk.initialize;
-    let (accepted_epoch, current_epoch) = epochs(disk, last, &mut is_damaged);
-    if is_damaged && !tampering.trusts_damaged {
-        disk.unsound = Some(Unsound::Damaged);
-    } else if is_empty && !tampering.trusts_empty {
-        disk.unsound.get_or_insert(Unsound::Empty);
-    }
-    let standing = match disk.unsound {
-        None => Standing::Sound,
-        Some(Unsound::Empty) => Standing::Empty,
-        Some(Unsound::Damaged) => Standing::Damaged,
-    };
-    let recovered =
-        Recovered { last, committed: snapshot, accepted_epoch, current_epoch, standing };
-    Started { writer, sessions, log: found.storage, recovered, is_behind }
-}
-
-/// The two epochs, completed as `server/epochs.rs` does it.
-fn epochs(disk: &mut Disk, last: Zxid, is_damaged: &mut bool) -> (u32, u32) {
-    let of_log = last.epoch();
-    let (accepted, current) = (disk.accepted_epoch, disk.current_epoch);
-    *is_damaged |= match (accepted, current) {
-        (Small::Damaged, _) | (_, Small::Damaged) => true,
-        (Small::Missing, Small::Holds(other)) => other != of_log,
-        (Small::Holds(other), Small::Missing) => other != of_log,
-        (Small::Holds(accepted), Small::Holds(current)) => current > accepted || of_log > accepted,
-        (Small::Missing, Small::Missing) => false,
-    };
-    if *is_damaged {
-        let highest = accepted.value().max(current.value()).max(of_log);
-        let lowest = match current {
-            Small::Holds(current) => current.min(of_log),
-            _ => of_log,
-        };
-        return (highest, lowest);
-    }
-    let accepted = if accepted == Small::Missing { of_log } else { accepted.value() };
-    let current = if current == Small::Missing { of_log } else { current.value().max(of_log) };
-    disk.accepted_epoch = Small::Holds(accepted);
-    disk.current_epoch = Small::Holds(current);
-    (accepted, current)
-}
-
-fn replay(log: &Storage, after: Zxid, writer: &mut Writer, sessions: &mut BTreeMap<i64, i32>) {
-    for (zxid, bytes) in log.txns.iter().filter(|(zxid, _)| *zxid > after) {
-        let logged = txn::decode(bytes).expect("what is logged can be read");
-        if let Err(error) = writer.apply(&logged.header, &logged.txn) {
-            panic!("ReplayFits: {zxid} of the log does not fit: {error}: {}", describe(bytes));
-        }
-        match logged.txn {
-            Txn::CreateSession { timeout_ms } => {
-                sessions.insert(logged.header.session, timeout_ms);
-            }
-            Txn::CloseSession { .. } => {
-                sessions.remove(&logged.header.session);
-            }
-            _ => {}
-        }
-        let fits = logged.digest.is_none_or(|digest| digest == writer.digest());
-        assert!(fits, "ReplayFits: after {zxid} the digest is another one");
-        writer.reclaim(*zxid, &[]);
-    }
-}
-
 impl World {
     /// The monotonic clock of a server.
     pub fn clock(&self, server: usize) -> Time {
@@ -266,7 +83,7 @@ impl World {
     }
 
     /// The simulated time at which the clock of a server shows `local`.
-    fn moment(&self, server: usize, local: Time) -> u64 {
+    pub fn moment(&self, server: usize, local: Time) -> u64 {
         let it = &self.servers[server];
         let shown = local.as_nanos().saturating_sub(it.lead);
         shown - (shown / (1_000_000 + it.ppm) * it.ppm) + 1
@@ -275,78 +92,6 @@ impl World {
     pub fn wall(&self, server: usize) -> WallMs {
         let ms = (self.now / MS) as i64 + self.servers[server].wall_error_ms;
         WallMs(1_700_000_000_000 + ms)
-    }
-
-    /// Starts the server's process.
-    pub fn start(&mut self, server: usize) {
-        self.servers[server].is_starting = false;
-        if self.servers[server].process.is_some() {
-            return;
-        }
-        let now = self.clock(server);
-        let wall = self.wall(server);
-        let knobs = self.knobs.clone();
-        let it = &mut self.servers[server];
-        it.life += 1;
-        it.is_frozen = false;
-        it.backlog.clear();
-        it.disturbed_at = self.now;
-        let Started { writer, sessions, mut log, recovered, is_behind } =
-            recover(&mut it.disk, &knobs, now);
-        if is_behind {
-            // The start after a crash between a snapshot's arrival and the log's new beginning.
-            let turned = log.turn(Turn::Reset(recovered.last));
-            turned.expect("a log can always begin anew");
-            settle_log(&mut log, &mut it.disk);
-        }
-        let id = ServerId(server as i64 + 1);
-        let mut live = Sessions::new(knobs.tick_ms as u32, id.0 as u8, wall.0 as u64);
-        for (session, timeout_ms) in sessions {
-            live.create(session, timeout_ms, None, Zxid::ZERO, now);
-        }
-        live.handle_committed(Zxid::MAX);
-        let pipeline = Pipeline::new(writer, live, settings(), knobs.cores, now);
-        let seed = self.random.next();
-        let zab = Zab::new(ensemble(&knobs, id), recovered, seed, now);
-        let tree = Arc::clone(pipeline.writer().tree());
-        let version = pipeline.committed();
-        let mistakes = knobs.tampering.core;
-        let core = |number| Core::new(number as u16, Arc::clone(&tree), version, mistakes);
-        let process = Process {
-            id,
-            replica: Replica::member(pipeline, zab),
-            log,
-            cores: (0..knobs.cores).map(core).collect(),
-            links: BTreeMap::new(),
-            by_conn: BTreeMap::new(),
-            next_link: 1,
-            is_accepting: false,
-            receiving: BTreeMap::new(),
-            installing: None,
-            peers: BTreeMap::new(),
-            said: BTreeMap::new(),
-            reachable: BTreeMap::new(),
-            timer_at: u64::MAX,
-            role: Role::Looking,
-            published: recovered.committed,
-            client_conns: BTreeMap::new(),
-            is_writing: false,
-            is_over: false,
-            since: self.now,
-        };
-        self.trace.step([self.now, 4, server as u64, recovered.last.raw() as u64]);
-        self.trace.keep(self.now, format!("server {server} starts with {recovered:?}"));
-        self.servers[server].process = Some(Box::new(process));
-        self.with(server, |_, _| {});
-        let after = self.random.wait(knobs.snapshot_ms) * MS;
-        self.own_after(server, after, Own::Snapshot);
-        for other in 0..self.servers.len() {
-            let (a, b) = (server.min(other), server.max(other));
-            if a != b && !self.met.contains_key(&(a, b)) {
-                let after = self.random.between((1, 20)) * MS;
-                self.after(after, crate::world::Event::Meet { a, b });
-            }
-        }
     }
 
     /// What is left of a process that is gone: its disk. Where the machine is gone with it, nobody
@@ -507,6 +252,8 @@ impl World {
             Port::Client => {
                 if let Some(core) = process.client_conns.remove(&conn) {
                     process.cores[core].handle_disconnected(conn);
+                    let wall = self.wall(server);
+                    self.hand_on(server, process, core, now, wall);
                 }
             }
         }
@@ -547,6 +294,7 @@ impl World {
                     let write = Write { client, session, xid, op, body, ids };
                     process.replica.handle_write(&write, now, wall);
                 }
+                ToPipeline::Closed { client } => process.replica.handle_closed(client),
                 ToPipeline::Touch { session } => {
                     process.replica.handle_touch(now, session);
                     self.note_answered(server, session);
@@ -585,7 +333,7 @@ impl World {
 
     // ── What the process waits for ──
 
-    fn disk_time(&mut self, server: usize) -> u64 {
+    pub fn disk_time(&mut self, server: usize) -> u64 {
         self.random.between(self.knobs.disk) * self.servers[server].slowness
     }
 
@@ -759,291 +507,6 @@ impl World {
             self.checker.history.equal_digests(server, zxid, digest);
         }
     }
-
-    // ── What the core says ──
-
-    /// Performs what the core has asked for, until it asks for nothing more.
-    pub fn drain(&mut self, server: usize, process: &mut Process) {
-        if process.is_over {
-            return;
-        }
-        while let Some(action) = process.replica.poll_action() {
-            self.perform(server, process, action);
-            if process.is_over {
-                return;
-            }
-        }
-        self.note_role(server, process);
-        self.publish(server, process);
-        self.drive_disk(server, process);
-        self.arm_timer(server, process);
-    }
-
-    fn note_role(&mut self, server: usize, process: &mut Process) {
-        let role = process.replica.role();
-        if role == process.role {
-            return;
-        }
-        process.role = role;
-        self.trace.step([self.now, 5, server as u64, role_code(role)]);
-        let last = process.log.appended();
-        self.trace.keep(self.now, format!("server {server} is {role:?}, its log ends at {last}"));
-        let log = &process.log;
-        self.checker.servers.handle_role(server, role, log, &self.checker.history);
-    }
-
-    fn publish(&mut self, server: usize, process: &mut Process) {
-        let committed = process.replica.pipeline().committed();
-        if committed > process.published {
-            self.check_published(server, process, committed);
-        }
-        while let Some(published) = process.replica.poll_published() {
-            self.check_published(server, process, published.through);
-            for (core, message) in split(published).into_iter().enumerate() {
-                self.tell_core(server, process, core, message);
-            }
-        }
-        while let Some(notice) = process.replica.poll_notice() {
-            match notice {
-                Notice::Connected { client, .. } | Notice::Close { client } => {
-                    let core = usize::from(client.core);
-                    self.tell_core(server, process, core, FromPipeline::Notice(notice));
-                }
-                Notice::Replaced { .. } => {
-                    let tree = Arc::clone(process.replica.pipeline().writer().tree());
-                    let through = process.replica.pipeline().committed();
-                    for core in 0..process.cores.len() {
-                        let tree = Arc::clone(&tree);
-                        let message = FromPipeline::Replaced { tree, through };
-                        self.tell_core(server, process, core, message);
-                    }
-                }
-            }
-        }
-        let oldest = process.cores.iter().map(|core| core.version).min();
-        process.replica.reclaim(oldest.unwrap_or(process.published), &[]);
-    }
-
-    fn tell_core(
-        &mut self,
-        server: usize,
-        process: &mut Process,
-        core: usize,
-        message: FromPipeline,
-    ) {
-        process.cores[core].inbox.push_back(message);
-        let delay = self.random.below(200_000);
-        self.own_after(server, delay, Own::Core { core });
-    }
-
-    /// Holds what a server publishes against the history.
-    fn check_published(&mut self, server: usize, process: &mut Process, through: Zxid) {
-        let start = process.log.txns.partition_point(|(zxid, _)| *zxid <= process.published);
-        for (zxid, txn) in process.log.txns.range(start..) {
-            if *zxid > through {
-                break;
-            }
-            self.checker.history.handle_published(server, *zxid, txn);
-        }
-        let slack = self.lock_slack();
-        for session in std::mem::take(&mut self.checker.history.expired) {
-            let history = &self.checker.history;
-            self.checker.clients.locks_are_lost_in_time(session, self.now, slack, history);
-        }
-        process.published = process.published.max(through);
-    }
-
-    fn drive_disk(&mut self, server: usize, process: &mut Process) {
-        if let Some(turn) = process.log.poll_turned() {
-            self.own_after(server, 0, Own::Turned(turn));
-        }
-        if !process.is_writing && process.log.poll_write() {
-            process.is_writing = true;
-            let after = self.disk_time(server);
-            self.own_after(server, after, Own::Written);
-            self.own_after(server, after + MARK_MS * MS, Own::Mark);
-        }
-        if let Some(size) = process.log.poll_segment() {
-            let after = self.disk_time(server);
-            self.own_after(server, after, Own::Segment { size });
-        }
-    }
-
-    fn arm_timer(&mut self, server: usize, process: &mut Process) {
-        let Some(due) = process.replica.poll_timeout() else { return };
-        let at = self.moment(server, due).max(self.now + 1000);
-        if at < process.timer_at {
-            process.timer_at = at;
-            self.own_after(server, at - self.now, Own::Timer);
-        }
-    }
-
-    /// Does what an action asks for.
-    fn perform(&mut self, server: usize, process: &mut Process, action: Action) {
-        self.trace.say(self.now, || format!("{server} does {action:?}"));
-        match action {
-            Action::Notify { to, notification } => self.notify(server, process, to, notification),
-            Action::Connect { to } => {
-                let there = to.0 as usize - 1;
-                let after = match self.network.connects(server, there) {
-                    true => self.network.delay() + self.network.delay(),
-                    false => DIAL_MS * MS,
-                };
-                self.own_after(server, after, Own::Dialled { to });
-            }
-            Action::Accept(is_accepting) => process.is_accepting = is_accepting,
-            Action::ToLeader { link, message } => self.to_leader(server, process, link, message),
-            Action::ToLearner { link, message } => self.to_learner(server, process, link, message),
-            Action::Close { link } => self.close_link(process, link),
-            Action::Append { zxid, txn } => self.append(server, process, zxid, txn),
-            Action::Truncate { after } => self.truncate(server, process, after),
-            Action::SaveAcceptedEpoch { epoch } => {
-                let after = self.disk_time(server);
-                self.own_after(server, after, Own::AcceptedSaved(epoch));
-            }
-            Action::SaveCurrentEpoch { epoch } => {
-                let after = self.disk_time(server);
-                self.own_after(server, after, Own::CurrentSaved(epoch));
-            }
-            Action::SendSnapshot { link, zxid, .. } => {
-                self.send_snapshot(server, process, link, zxid);
-            }
-            Action::ReceiveSnapshot { link, .. } => {
-                process.receiving.insert(link, Receiving::default());
-            }
-            Action::ReadLog { link, after, bytes } => {
-                let delay = self.disk_time(server);
-                self.own_after(server, delay, Own::LogRead { link, after, bytes });
-            }
-            Action::SaveSound => {
-                let after = self.disk_time(server);
-                self.own_after(server, after, Own::SoundSaved);
-            }
-            Action::Stop { reason } => {
-                self.trace.keep(self.now, format!("server {server} stops: {reason}"));
-                assert!(self.may_stop, "NobodyStops: server {server} stops: {reason}");
-                self.stops.push((server, reason));
-                process.is_over = true;
-            }
-        }
-    }
-
-    fn notify(
-        &mut self,
-        server: usize,
-        process: &mut Process,
-        to: ServerId,
-        notification: Notification,
-    ) {
-        let peer = to.0 as usize - 1;
-        if let Some(vote) = &notification.vote
-            && !self.knobs.tampering.acks_early
-        {
-            let durable = process.log.durable();
-            votes_are_durable(server, vote.leader, vote.zxid, durable);
-        }
-        if let Some(&(conn, side)) = process.peers.get(&peer) {
-            let payload = Payload::Notification(notification.clone());
-            self.network.send(self.now, conn, side, payload);
-        }
-        process.said.insert(peer, notification);
-    }
-
-    fn to_leader(
-        &mut self,
-        server: usize,
-        process: &mut Process,
-        link: LinkId,
-        mut message: FromLearner,
-    ) {
-        let Some(&(conn, side)) = process.links.get(&link) else { return };
-        let tampering = self.knobs.tampering;
-        match &mut message {
-            FromLearner::Ack { zxid } if !tampering.acks_early => {
-                let epoch = self.servers[server].disk.current_epoch.value();
-                if !tampering.forgets_current {
-                    acks_are_durable(server, *zxid, process.log.durable(), epoch);
-                }
-            }
-            FromLearner::Ping { touched, .. } if tampering.forgets_touches => touched.clear(),
-            FromLearner::Request(_) if tampering.forwards_twice => {
-                let payload = Payload::FromLearner(message.clone());
-                self.network.send(self.now, conn, side, payload);
-            }
-            _ => {}
-        }
-        self.network.send(self.now, conn, side, Payload::FromLearner(message));
-    }
-
-    fn to_learner(
-        &mut self,
-        server: usize,
-        process: &mut Process,
-        link: LinkId,
-        message: FromLeader,
-    ) {
-        let Some(&(conn, side)) = process.links.get(&link) else { return };
-        if let FromLeader::Ping { zxid } = message
-            && self.knobs.tampering.answers_own_pings
-            && process.is_leading()
-        {
-            let (now, wall) = (self.clock(server), self.wall(server));
-            let answer = FromLearner::Ping { zxid, touched: Vec::new() };
-            process.replica.handle_from_learner(now, wall, link, answer);
-        }
-        self.network.send(self.now, conn, side, Payload::FromLeader(message));
-    }
-
-    fn close_link(&mut self, process: &mut Process, link: LinkId) {
-        if let Some((conn, side)) = process.links.remove(&link) {
-            process.by_conn.remove(&conn);
-            self.network.close(self.now, conn, side);
-        }
-        if let Some(receiving) = process.receiving.get_mut(&link) {
-            match receiving.bytes {
-                Some(_) => receiving.is_lost = true,
-                None => drop(process.receiving.remove(&link)),
-            }
-        }
-    }
-
-    fn append(&mut self, server: usize, process: &mut Process, zxid: Zxid, txn: Arc<[u8]>) {
-        // The role may have ended in the same turn.
-        let leads = matches!(process.replica.role(), Role::Leading { .. });
-        if leads || process.is_leading() {
-            self.checker.history.handle_proposed(server, zxid, &txn);
-        }
-        process.log.append(zxid, txn);
-        if self.knobs.tampering.acks_early {
-            let now = self.clock(server);
-            process.replica.handle_persisted(now, zxid);
-        }
-    }
-
-    fn truncate(&mut self, server: usize, process: &mut Process, after: Zxid) {
-        if self.knobs.tampering.ignores_truncation {
-            process.log.pretend(Turn::Cut(after));
-            self.own_after(server, 0, Own::Turned(Turn::Cut(after)));
-        } else if process.log.turn(Turn::Cut(after)).is_err() {
-            let now = self.clock(server);
-            process.replica.handle_truncate_failed(now);
-        }
-    }
-
-    fn send_snapshot(&mut self, server: usize, process: &mut Process, link: LinkId, zxid: Zxid) {
-        let state = process.replica.state_to_send(link).expect("it is being sent");
-        assert_eq!(state.zxid, zxid);
-        let applied = self.knobs.tampering.snapshots_applied;
-        let bytes = snapshot::encode(&state.tree, zxid, &state.sessions, applied);
-        if let Some(&(conn, side)) = process.links.get(&link) {
-            for _ in 0..self.random.below(5) {
-                self.network.send(self.now, conn, side, Payload::SnapshotPart);
-            }
-            self.network.send(self.now, conn, side, Payload::Snapshot(bytes));
-        }
-        let after = self.network.delay() * 3;
-        self.own_after(server, after, Own::SnapshotSent { link });
-    }
 }
 
 impl Process {
@@ -1060,29 +523,4 @@ fn keep_snapshot(disk: &mut Disk, bytes: &Arc<[u8]>) -> Zxid {
     let state = snapshot::decode(bytes, TREE, Time::default()).expect("a snapshot arrives whole");
     disk.snapshots.insert(state.zxid, Arc::clone(bytes));
     state.zxid
-}
-
-/// Does all that the log has to do, at once.
-fn settle_log(log: &mut Storage, disk: &mut Disk) {
-    loop {
-        if log.poll_turned().is_some() {
-            continue;
-        }
-        if let Some(size) = log.poll_segment() {
-            log.handle_segment(disk, size);
-        } else if log.poll_write() {
-            log.handle_written(disk);
-        } else {
-            return;
-        }
-    }
-}
-
-fn role_code(role: Role) -> u64 {
-    match role {
-        Role::Looking => 0,
-        Role::Leading { epoch } => 1 + (u64::from(epoch) << 8),
-        Role::Following { leader, .. } => 2 + ((leader.0 as u64) << 8),
-        Role::Observing { leader, .. } => 3 + ((leader.0 as u64) << 8),
-    }
 }

@@ -57,10 +57,4 @@ impl Random {
         let uniform = (self.below(1 << 30) + 1) as f64 / (1u64 << 30) as f64;
         (-(uniform.ln()) * mean as f64) as u64 + 1
     }
-
-    pub fn shuffle<T>(&mut self, items: &mut [T]) {
-        for end in (1..items.len()).rev() {
-            items.swap(end, self.index(end + 1));
-        }
-    }
 }

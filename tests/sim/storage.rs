@@ -32,7 +32,6 @@ pub struct Storage {
     pub starts_after: Zxid,
     write: Option<GroupWrite>,
     turn: Option<Turn>,
-    segment_bytes: u64,
     sequence_next: u64,
     identity: u64,
     /// A segment is being made.
@@ -67,7 +66,6 @@ impl Storage {
             starts_after: tail.last,
             write: None,
             turn: None,
-            segment_bytes,
             sequence_next,
             identity: tail.identity,
             is_preparing: false,
@@ -78,6 +76,14 @@ impl Storage {
 
     pub fn appended(&self) -> Zxid {
         self.appender.appended()
+    }
+
+    pub fn set_committed(&mut self, zxid: Zxid) {
+        self.appender.set_committed(zxid.min(self.appended()));
+    }
+
+    pub fn committed(&self) -> Zxid {
+        self.appender.committed()
     }
 
     pub fn durable(&self) -> Zxid {
@@ -275,7 +281,8 @@ fn resume(
     segment_bytes: u64,
 ) -> Found {
     let identity = history.identity.unwrap_or_else(|| new_identity(disk));
-    let tail = Tail { identity, last: history.last, chain: history.chain };
+    let tail =
+        Tail { identity, last: history.last, chain: history.chain, committed: history.committed };
     let tail_index = history.tail_index();
     let behind = tail_index.map_or(0, |tail| tail + 1);
     let useless = history.segments[behind..].iter().position(|scan| !scan.whole);
@@ -324,7 +331,12 @@ fn start_over(
     txns.retain(|(zxid, _)| *zxid <= damage.last_good);
     let last = txns.last().map_or(starts_after.min(damage.last_good), |(zxid, _)| *zxid);
     disk.segments.clear();
-    let tail = Tail { identity: new_identity(disk), last: starts_after.min(last), chain: None };
+    let tail = Tail {
+        identity: new_identity(disk),
+        last: starts_after.min(last),
+        chain: None,
+        committed: Zxid::ZERO,
+    };
     let mut storage = Storage::new(tail, segment_bytes, 1);
     // Written out at once: recovery is not interrupted here.
     for (zxid, txn) in txns {

@@ -38,7 +38,7 @@ impl Trace {
     /// A line, built only where somebody reads it.
     pub fn say(&mut self, now: u64, line: impl FnOnce() -> String) {
         if self.is_printed {
-            eprintln!("{:>11.6} {}", now as f64 / 1e9, line());
+            eprintln!("{:>11.6} {}", now as f64 / 1e9, without_bytes(&line()));
         }
     }
 
@@ -56,4 +56,19 @@ impl Trace {
     pub fn kept(&self) -> impl Iterator<Item = &str> {
         self.kept.iter().map(String::as_str)
     }
+}
+
+/// The line without lists of numbers, which nobody reads.
+fn without_bytes(line: &str) -> String {
+    let mut out = String::new();
+    let mut rest = line;
+    while let Some(start) = rest.find('[') {
+        let (before, list) = rest.split_at(start);
+        let end = list.find(']').map_or(list.len(), |end| end + 1);
+        let is_bytes = list[..end].chars().all(|it| it.is_ascii_digit() || "[], ".contains(it));
+        out += before;
+        out += if is_bytes && end > 8 { "[…]" } else { &list[..end] };
+        rest = &list[end..];
+    }
+    out + rest
 }

@@ -205,7 +205,7 @@ impl World {
             servers: Vec::new(),
             clients: Vec::new(),
             checker: Checker {
-                history: History::new(crate::process::initial_state(&knobs).writer),
+                history: History::new(crate::recover::initial_state(&knobs).writer),
                 servers: Servers::default(),
                 clients: Clients::default(),
             },
@@ -225,7 +225,7 @@ impl World {
         let (servers, clients) = (self.knobs.servers(), self.knobs.clients);
         for index in 0..servers {
             let mut disk = Disk { identity_next: index as u64 * 1_000_000, ..Disk::default() };
-            crate::process::prepare_disk(&mut disk, &self.knobs);
+            crate::recover::prepare_disk(&mut disk, &self.knobs);
             self.servers.push(Server {
                 disk,
                 process: None,
@@ -407,6 +407,8 @@ impl World {
         }
         self.trace.keep(self.now, format!("server {server} goes on"));
         self.servers[server].disturbed_at = self.now;
+        // What is due comes before what has come meanwhile.
+        self.own_after(server, 0, Own::Timer);
         for event in std::mem::take(&mut self.servers[server].backlog) {
             self.after(0, event);
         }

@@ -126,6 +126,38 @@ fn other_servers_transactions_answer_nobody_here() {
     assert!(bench.answers.is_empty());
 }
 
+/// A client may count its requests anew on each connection: what it asks here for the first time
+/// is not what it had asked on another server.
+#[test]
+fn what_was_not_passed_on_is_not_answered() {
+    let (mut bench, session) = Bench::following();
+    bench.take_role(Role::Looking, 0);
+    let xid = bench.send(A, session, &set("/", b"1", -1));
+    let change = Txn::SetData { path: "/", data: None, version: 1 };
+    bench.propose(session, xid, &change).unwrap();
+    bench.let_out();
+    assert!(bench.answers.is_empty());
+    bench.take_role(LEADER, 2);
+    let Some(ToLeader::Request(request)) = bench.pipeline.poll_to_leader() else { panic!() };
+    assert_eq!(request.cxid, xid);
+}
+
+/// The older connection's sync is not asked again, and holds nothing up.
+#[test]
+fn what_waits_behind_something_dropped_is_let_out() {
+    let (mut bench, session) = Bench::following();
+    bench.send(A, session, &sync());
+    bench.ask_session(B, session, Some(session::password(session)));
+    bench.pipeline.handle_revalidated(session, true, bench.now);
+    let xid = bench.send(B, session, &(OpCode::Create, Vec::new()));
+    bench.let_out();
+    assert!(bench.answers.is_empty());
+    bench.take_role(Role::Looking, 0);
+    bench.take_role(LEADER, 2);
+    bench.let_out();
+    assert_eq!(bench.answers.iter().map(|it| it.xid).collect::<Vec<i32>>(), [xid]);
+}
+
 #[test]
 fn what_cannot_be_read_is_refused_in_its_turn_and_not_passed_on() {
     let (mut bench, session) = Bench::following();

@@ -95,6 +95,7 @@ fn disturb(cluster: &mut Cluster) {
         19 => {
             if cluster.node(id).is_up() {
                 cluster.with(server(id), |zab, now| zab.resign(now));
+                cluster.node_mut(id).has_resigned = true;
             }
         }
         20 => {

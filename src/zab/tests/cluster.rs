@@ -387,6 +387,14 @@ impl Cluster {
         }
     }
 
+    /// What is under way on connections never arrives.
+    pub fn lose_mail(&mut self) {
+        for link in self.links.values_mut() {
+            link.to_leader.clear();
+            link.to_learner.clear();
+        }
+    }
+
     /// `by` closes its end.
     pub fn close(&mut self, id: LinkId, by: ServerId) {
         let Some(link) = self.links.get_mut(&id) else { return };

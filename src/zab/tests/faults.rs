@@ -144,6 +144,7 @@ fn b14_the_highest_zxid_joins_late() {
     cluster.holds = Some(|mail| matches!(mail, Mail::Leader(FromLeader::Proposal { .. })));
     cluster.propose(3, 4);
     cluster.quiesce();
+    cluster.lose_mail();
     cluster.kill(3);
     cluster.holds = None;
     cluster.kill(1);

@@ -109,6 +109,7 @@ fn with_foreign_tail() -> Cluster {
     cluster.propose(3, 2);
     cluster.quiesce();
     assert_eq!(cluster.node(3).disk.log.last(), z(1, 5));
+    cluster.lose_mail();
     cluster.kill(3);
     cluster.holds = None;
     cluster.settle();
@@ -145,6 +146,7 @@ fn a_tail_that_a_quorum_has_survives_its_leader() {
     cluster.propose(3, 4);
     cluster.quiesce();
     assert_eq!(cluster.node(3).published, z(1, 3));
+    cluster.lose_mail();
     cluster.kill(3);
     cluster.holds = None;
     cluster.settle();
@@ -302,7 +304,7 @@ fn a_leader_resigns_once_all_is_committed_and_is_replaced_at_once() {
     assert_eq!(cluster.node(3).published, z(1, 7));
     cluster.kill(3);
     cluster.settle();
-    assert_eq!(cluster.now, at, "no time passes");
+    assert!(cluster.now.since(at) <= TICK / 20, "{:?}", cluster.now.since(at));
     assert_eq!(cluster.leader(), Some(2));
     assert_eq!(cluster.node(1).published, z(1, 7));
 }
@@ -321,7 +323,7 @@ fn a_leader_that_resigns_without_answers_waits_a_tick() {
 /// B13: a new epoch before the counter has run out.
 #[test]
 fn b13_an_epoch_whose_counter_is_used_up_is_followed_by_another() {
-    let mut cluster = Cluster::new(3, 1, 1);
+    let mut cluster = Cluster::new(3, 0, 1);
     cluster.counter_max = Some(10);
     cluster.start_all();
     cluster.settle();
@@ -336,7 +338,7 @@ fn b13_an_epoch_whose_counter_is_used_up_is_followed_by_another() {
         assert_eq!(cluster.node(leader).disk.current_epoch, before + 1);
         assert_eq!(cluster.node(leader).published, z(before, 10));
     }
-    assert!(cluster.now.since(at) < TICK * 5, "{:?}", cluster.now.since(at));
+    assert!(cluster.now.since(at) < TICK / 2, "{}", cluster.tail());
 }
 
 #[test]

@@ -77,10 +77,10 @@ fn fires(paths: &mut BTreeMap<String, Modes>, change: &Change) -> bool {
 }
 
 impl Clients {
-    /// A client has a new connection: nothing is watched there.
-    pub fn handle_connected(&mut self, client: usize, history: &History) {
-        let told = history.changes.len();
-        self.by_client.insert(client, Watching { told, ..Watching::default() });
+    /// A client, which has seen `seen`, has a new connection: nothing is watched there.
+    pub fn handle_connected(&mut self, client: usize, seen: Zxid, history: &History) {
+        let told = history.changes.partition_point(|change| change.zxid <= seen);
+        self.by_client.insert(client, Watching { told, seen, ..Watching::default() });
     }
 
     /// What a client watches on its connection, for it to keep.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ringkeeper::time::Time;
 use ringkeeper::tree::view::View;
 use ringkeeper::tree::writer::Writer;
+use ringkeeper::wire::error::ErrorCode;
 use ringkeeper::wire::response::EventKind;
 use ringkeeper::wire::txn::{self, Txn};
 use ringkeeper::zxid::Zxid;
@@ -40,6 +41,9 @@ pub struct Life {
     /// The simulated time at which its end was first published.
     pub closed_at: u64,
 }
+
+/// Errors of requests whose sessions speak through another server, or have ended.
+const LATE: [i32; 2] = [ErrorCode::SessionMoved.raw(), ErrorCode::SessionExpired.raw()];
 
 /// Who proposed a transaction, and the checksum of its bytes.
 type Proposed = (usize, u32);
@@ -176,6 +180,8 @@ impl History {
                 self.sessions.entry(session).or_insert(life);
             }
             Txn::CloseSession { .. } => self.end_session(session, cxid, zxid),
+            // A request that came too late: its client has gone to another server, or is gone.
+            Txn::Error { code } if LATE.contains(&code) => {}
             _ if session != 0 => {
                 self.at_most_once(session, cxid, zxid);
                 self.session_order(session, cxid, zxid);
