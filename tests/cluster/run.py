@@ -51,7 +51,7 @@ def parse():
     flags.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 20))
     flags.add_argument("--how", action="append", help="kill_leader's ways: kill, term, freeze")
     flags.add_argument("--only", action="append", help="partition's and mixed's cases, by name")
-    flags.add_argument("--keep", action="store_true", help="leave the directories of a failed story")
+    flags.add_argument("--keep", action="store_true", help="leave the servers' directories")
     return flags.parse_args()
 
 

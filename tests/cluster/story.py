@@ -63,17 +63,15 @@ class Story:
             if network:
                 network.remove()
             raise
-        failed = True
         try:
             if start:
                 await made.start()
             yield made
-            failed = False
         except AssertionError:
             made.tell_logs()
             raise
         finally:
-            made.remove(keep=failed and self.keep)
+            made.remove(keep=self.keep)
 
 
 def spread(values, unit="ms", scale=1000):

@@ -176,7 +176,7 @@ impl Client {
             25..=39 => self.choose_create(value),
             40..=45 => Ask::Delete { path: (*random.pick(&PLAIN[2..])).to_owned() },
             46..=51 => Ask::SetPair { value, fails: random.below(5) == 0 },
-            52..=56 if std::env::var_os("NOSYNC").is_none() => Ask::Sync,
+            52..=56 => Ask::Sync,
             52..=71 => {
                 let watch = random.below(4) == 0;
                 Ask::Get { path: (*random.pick(&PLAIN)).to_owned(), watch }
