@@ -22,8 +22,10 @@ const RECOVER_TXNS: u32 = 1_000_000;
 const IDENTITY: u64 = 7;
 
 fn appender() -> Appender {
-    let mut appender =
-        Appender::new(Tail { identity: IDENTITY, last: Zxid::ZERO, chain: None }, SEGMENT_BYTES);
+    let mut appender = Appender::new(
+        Tail { identity: IDENTITY, last: Zxid::ZERO, chain: None, committed: Zxid::ZERO },
+        SEGMENT_BYTES,
+    );
     appender.offer(Space { sequence: 1, size: SEGMENT_BYTES });
     appender
 }

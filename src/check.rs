@@ -14,6 +14,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::Config;
+use crate::config::ensemble::Role;
 
 /// The first kernel with `DEFER_TASKRUN` (6.1) and multishot receive (6.0).
 const KERNEL_LEAST: (u32, u32) = (6, 1);
@@ -141,13 +142,20 @@ pub fn raise_open_files() -> Option<u64> {
 
 fn ensemble(config: &Config) -> Finding {
     let subject = "ensemble";
-    match config.ensemble.distributed {
-        false => Finding::ok(subject, "a server on its own"),
-        true => Finding::stop(
+    if !config.ensemble.distributed {
+        return Finding::ok(subject, "a server on its own");
+    }
+    let servers = &config.ensemble.servers;
+    let voters = servers.iter().filter(|server| server.role == Role::Participant).count();
+    let id = config.ensemble.my_id.unwrap_or(0);
+    let found = format!("server {id} of {}, {voters} of which vote", servers.len());
+    match voters {
+        even if even.is_multiple_of(2) => Finding::change(
             subject,
-            format!("{} servers", config.ensemble.servers.len()),
-            "this version runs on its own only: leave at most one server line",
+            found,
+            "an even number of voters survives no more failures than one voter fewer",
         ),
+        _ => Finding::ok(subject, found),
     }
 }
 

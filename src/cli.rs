@@ -97,12 +97,17 @@ pub fn server(args: ConfigArgs) -> Exit {
 /// The exit code that tells what stopped a server.
 fn exit_of(error: &ServerError) -> Exit {
     match error {
-        ServerError::Ensemble(_) => Exit::Configuration,
         ServerError::Recover(RecoverError::Log(error)) => exit_of_log(error),
         ServerError::Recover(_) => Exit::Data,
         ServerError::Probe(_) => Exit::Disk,
         ServerError::Core(CoreFault::Log(_)) => Exit::Disk,
-        ServerError::Listen(..) | ServerError::Executor(_) | ServerError::Random(_) => Exit::Host,
+        ServerError::Listen(..)
+        | ServerError::Peers(_)
+        | ServerError::SmallFile(_)
+        | ServerError::Executor(_)
+        | ServerError::Random(_) => Exit::Host,
+        // It is told to stop rather than contradict what is committed.
+        ServerError::Core(CoreFault::Ensemble(_)) => Exit::Data,
         ServerError::Signals(_) | ServerError::Core(CoreFault::Ring(_)) => Exit::Fault,
     }
 }

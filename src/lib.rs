@@ -20,6 +20,8 @@ pub mod pipeline;
 
 pub mod zab;
 
+pub mod replica;
+
 // ── Durable ──
 pub mod log;
 

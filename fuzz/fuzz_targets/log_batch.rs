@@ -102,7 +102,8 @@ struct Written {
 
 impl Written {
     fn by(input: &mut Input<'_>) -> Written {
-        let tail = Tail { identity: IDENTITY, last: Zxid::ZERO, chain: None };
+        let (last, committed) = (Zxid::ZERO, Zxid::ZERO);
+        let tail = Tail { identity: IDENTITY, last, chain: None, committed };
         let mut appender = Appender::new(tail, SEGMENT as u64);
         let mut written = Written { images: Vec::new(), batches: Vec::new() };
         let mut staged = Vec::new();

@@ -14,11 +14,14 @@ use ringkeeper::snapshot::java_log::LogReader;
 use ringkeeper::snapshot::{directory, write};
 use ringkeeper::time::Time;
 use ringkeeper::tree::writer::{TreeConfig, Writer};
-use ringkeeper::wire::acl::EncodedAcl;
+use ringkeeper::wire::acl::{EncodedAcl, Id};
+use ringkeeper::wire::election::{Doing, Greeting, Notification, VERSION, Vote};
 use ringkeeper::wire::jute::Write as _;
 use ringkeeper::wire::opcode::OpCode;
+use ringkeeper::wire::quorum::{Extensions, Forwarded, FromLeader, FromLearner, ServerId};
 use ringkeeper::wire::request::Request;
 use ringkeeper::wire::txn;
+use ringkeeper::zxid::Zxid;
 
 const GOLDEN: &[u8] = include_bytes!("../../tests/golden/apache-3.9.5.log");
 const SESSIONS: [(i64, i32); 2] = [(0x0100_0000_0000_0001, 30_000), (9, 4000)];
@@ -45,6 +48,9 @@ fn main() {
     put_all("txn", payloads.iter().cloned());
     put_all("client_request", requests());
     put_all("zoo_cfg", zoo_cfgs());
+    put_all("quorum_from_learner", [from_learner()]);
+    put_all("quorum_from_leader", [[vec![0], from_leader(&payloads)].concat(), vec![1; 40]]);
+    put_all("election_frame", [[vec![0], election()].concat(), [&[1], &election()[39..]].concat()]);
     put_all("log_batch", programs());
     let whole: Vec<u8> = payloads.iter().flat_map(|it| slice(it)).collect();
     put_all("java_log", [[&[0], GOLDEN].concat(), [&[1], &whole[..]].concat()]);
@@ -53,6 +59,79 @@ fn main() {
     let archives = archives(&writer);
     put_all("snapshot_archive", archives.iter().map(|(_, archive)| archive.clone()));
     put_all("snapshot", snapshots(&archives));
+}
+
+const EXTENSIONS: Extensions = Extensions { chunked_snapshot: true };
+
+/// A packet of each kind that a learner sends.
+fn from_learner() -> Vec<u8> {
+    let mut out = Vec::new();
+    for message in [
+        FromLearner::Info {
+            is_observer: true,
+            server: ServerId(3),
+            accepted_epoch: 2,
+            protocol: 0x10000,
+            config_version: 0x1_0000_0001,
+            extensions: EXTENSIONS,
+        },
+        FromLearner::AckEpoch { last: Zxid::new(1, 7), current_epoch: Some(1) },
+        FromLearner::AckEpoch { last: Zxid::ZERO, current_epoch: None },
+        FromLearner::Ack { zxid: Zxid::new(2, 0) },
+        FromLearner::Ping { zxid: Zxid::new(2, 1), touched: SESSIONS.to_vec() },
+        FromLearner::Request(Forwarded {
+            session: SESSIONS[0].0,
+            cxid: 1,
+            op: 9,
+            body: b"\0\0\0\x02/a".to_vec(),
+            ids: vec![Id { scheme: "ip".to_owned(), id: "127.0.0.1".to_owned() }],
+        }),
+        FromLearner::Revalidate { session: 5, timeout_ms: 4000 },
+    ] {
+        message.encode(&mut out);
+    }
+    out
+}
+
+/// A packet of each kind that a leader sends.
+fn from_leader(payloads: &[Vec<u8>]) -> Vec<u8> {
+    let (zxid, designated_leader) = (Zxid::new(2, 1), ServerId(1));
+    let txn: std::sync::Arc<[u8]> = payloads[1].as_slice().into();
+    let mut out = Vec::new();
+    for message in [
+        FromLeader::LeaderInfo { epoch: 2, protocol: 0x10000, extensions: EXTENSIONS },
+        FromLeader::Diff { through: zxid },
+        FromLeader::Trunc { after: zxid },
+        FromLeader::Snap { zxid },
+        FromLeader::NewLeader { zxid, config: b"server.1=a:1:2\nversion=0".as_slice().into() },
+        FromLeader::UpToDate { zxid: Zxid::from_raw(-1) },
+        FromLeader::Proposal { zxid, txn: txn.clone() },
+        FromLeader::Commit { zxid },
+        FromLeader::CommitAndActivate { zxid, designated_leader },
+        FromLeader::Inform { zxid, txn: txn.clone() },
+        FromLeader::InformAndActivate { zxid, designated_leader, txn },
+        FromLeader::Ping { zxid },
+        FromLeader::Sync,
+        FromLeader::Revalidated { session: 5, is_valid: true },
+        FromLeader::Chunk { offset: 9, bytes: b"of a snapshot".as_slice().into() },
+    ] {
+        message.encode(&mut out);
+    }
+    out
+}
+
+/// A greeting of 35 bytes and two votes.
+fn election() -> Vec<u8> {
+    let addresses = vec![("127.0.0.1".to_owned(), 24302)];
+    let mut out = Vec::new();
+    Greeting { server: Some(ServerId(2)), addresses }.encode(&mut out);
+    let vote = Vote { leader: ServerId(2), zxid: Zxid::new(1, 7), peer_epoch: 1 };
+    for vote in [Some(vote), None] {
+        let config = b"server.1=a:1:2\nversion=0".to_vec();
+        Notification { doing: Doing::Looking, vote, round: 1, version: VERSION, config }
+            .encode(&mut out);
+    }
+    out
 }
 
 /// Writes the seeds of a target, a file each.

@@ -9,6 +9,7 @@
 //! lines may stand in the file that `dynamicConfigFile` names instead, and then only there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
@@ -86,6 +87,49 @@ pub struct ServerSpec {
     pub group: Option<i64>,
     /// Its weight in its group; 0 never votes.
     pub weight: u64,
+}
+
+impl Ensemble {
+    /// The members as Apache writes them in `/zookeeper/config`, in notifications and to learners
+    /// (`QuorumMaj.toString`): one line each by ascending id, then the version.
+    pub fn text(&self) -> String {
+        let mut servers: Vec<&ServerSpec> = self.servers.iter().collect();
+        servers.sort_by_key(|server| server.id);
+        let lines: String = servers.into_iter().map(|server| format!("{server}\n")).collect();
+        format!("{lines}version={:x}", self.version)
+    }
+
+    /// This server's own line.
+    pub fn own(&self) -> Option<&ServerSpec> {
+        self.servers.iter().find(|server| Some(server.id) == self.my_id)
+    }
+}
+
+impl fmt::Display for ServerSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut addresses: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
+        addresses.sort();
+        let role = match self.role {
+            Role::Participant => "participant",
+            Role::Observer => "observer",
+        };
+        write!(f, "server.{}={}:{role}", self.id, addresses.join("|"))?;
+        match &self.client {
+            Some((host, port)) => write!(f, ";{}:{port}", in_brackets(host)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", in_brackets(&self.host), self.quorum_port, self.election_port)
+    }
+}
+
+/// A host as it stands before a port: IPv6 addresses in brackets.
+fn in_brackets(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }
 
 const SERVER_FORM: &str =

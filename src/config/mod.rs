@@ -46,8 +46,9 @@ pub struct Config {
     pub data_log_dir: PathBuf,
     /// Whether missing data directories are made at start.
     pub data_dir_autocreate: bool,
-    /// Whether a server may start with an empty database when there is no `initialize` file.
-    pub db_autocreate: bool,
+    /// Whether an empty database of a member of an ensemble is as it should be, when there is no
+    /// `initialize` file; `None` where nothing is said, which Apache takes for true.
+    pub db_autocreate: Option<bool>,
     /// Where clients connect; port 0 means any free one.
     pub client_address: SocketAddr,
     /// The length of the kernel's queue of connections to accept; `None` is the system's default.

@@ -55,7 +55,7 @@ pub(super) fn config(mut properties: Properties) -> Result<Config, ConfigError> 
         file: None,
         written: String::new(),
         data_dir_autocreate: p.boolean(Key::Zk("datadir.autocreate"), true)?,
-        db_autocreate: p.boolean(Key::Zk("db.autocreate"), true)?,
+        db_autocreate: db_autocreate(p)?,
         client_listen_backlog: backlog(p)?,
         client_tcp_keep_alive: p.boolean(Key::Zk("clientTcpKeepAlive"), false)?,
         local_sessions,
@@ -422,6 +422,11 @@ fn features(p: &mut Properties) -> Result<Features, ConfigError> {
 }
 
 /// A TTL znode's owner has the bits of a session of a server of id 255.
+fn db_autocreate(p: &mut Properties) -> Result<Option<bool>, ConfigError> {
+    let key = || Key::Zk("db.autocreate");
+    p.has(key()).then(|| p.boolean(key(), true)).transpose()
+}
+
 fn check_extended_types(
     p: &Properties,
     features: &Features,

@@ -41,6 +41,17 @@ fn entries(text: &[u8]) -> String {
 }
 
 #[test]
+fn members_are_written_as_apache_writes_them() {
+    let members = "clientPort=2181\nserver.2=b.example:2888:3888:observer;[::1]:2182\n\
+        server.1=127.0.0.1:2888:3888\nserver.3=c:1:2:participant;2183\ninitLimit=1\nsyncLimit=1";
+    let text = |config: &Config| config.ensemble.text().replace('\n', " ");
+    let expected = "server.1=127.0.0.1:2888:3888:participant \
+        server.2=b.example:2888:3888:observer;[::1]:2182 \
+        server.3=c:1:2:participant;0.0.0.0:2183 version=0";
+    check_in(&directory_of_server("1"), members, text, expected);
+}
+
+#[test]
 fn properties_format_is_javas() {
     let cases: &[(&[u8], &str)] = &[
         (b"a=1\nb = 2 \r\nc: 3\rd 4", "1:a=1|2:b=2|3:c=3|4:d=4"),

@@ -63,6 +63,16 @@ pub fn tune(socket: &impl AsFd, no_delay: bool, keep_alive: Option<Duration>) ->
     }
 }
 
+/// Fails a connection whose other end has not acknowledged what was sent for so long
+/// (`TCP_USER_TIMEOUT`).
+///
+/// # Errors
+///
+/// Those of `setsockopt`: the connection may be gone already.
+pub fn limit_unacknowledged(socket: &impl AsFd, time: Duration) -> io::Result<()> {
+    SockRef::from(socket).set_tcp_user_timeout(Some(time))
+}
+
 /// Where a listener is bound, or our side of a connection.
 ///
 /// # Errors

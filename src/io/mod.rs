@@ -17,6 +17,8 @@ pub mod wake;
 
 pub mod listener;
 
+pub mod connector;
+
 pub mod executor;
 
 pub mod clock;

@@ -158,6 +158,18 @@ impl Log {
         self.appender.appended()
     }
 
+    /// How far the history is known to be committed, for certain.
+    pub fn committed(&self) -> Zxid {
+        self.appender.committed()
+    }
+
+    /// Takes in that the history is committed up to `zxid`. Batches that are written later say so,
+    /// and so does the mark of a log that falls idle: after a restart it is known again, though
+    /// perhaps not the last of it.
+    pub fn set_committed(&mut self, zxid: Zxid) {
+        self.appender.set_committed(zxid);
+    }
+
     /// True when nothing is staged and nothing in flight.
     pub fn is_idle(&self) -> bool {
         self.appender.is_idle()
@@ -362,8 +374,10 @@ impl Log {
         self.retired.drain(..surplus).collect()
     }
 
-    /// A reader of everything that is durable at this moment. It may go to another core; the
-    /// segments it holds are not purged while it lives.
+    /// A reader of everything that is durable at this moment. It may go to another core while the
+    /// log is appended to; the segments it holds are not purged while it lives.
+    ///
+    /// For a learner's history: [`Reader::read_piece`] there, by a new reader for each piece.
     pub fn reader(&self) -> Reader {
         let segments = self.segments.iter().filter(|held| held.end > 0);
         let segments = segments.map(|held| ReaderSegment {
@@ -371,7 +385,7 @@ impl Log {
             previous: held.previous,
             end: held.end,
         });
-        Reader::new(segments.collect(), self.turns.clone())
+        Reader::new(segments.collect(), self.turns.clone(), self.durable())
     }
 
     /// The history before what the log holds ends here.

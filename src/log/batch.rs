@@ -2,7 +2,10 @@
 
 use crate::zxid::Zxid;
 
-use super::{BATCH_HEADER_BYTES, BATCH_MAGIC, BATCH_VERSION, BLOCK, RECORD_HEADER_BYTES};
+use super::{
+    BATCH_HEADER_BYTES, BATCH_MAGIC, BATCH_TRAILER_BYTES, BATCH_VERSION, BATCH_VERSION_OLD, BLOCK,
+    RECORD_HEADER_BYTES,
+};
 
 /// What a batch says about the history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +40,8 @@ impl Kind {
 pub struct Header {
     /// What the batch says.
     pub kind: Kind,
+    /// How its payload is laid out.
+    pub version: u16,
     /// The log that it belongs to: a random number, the same in all its segments.
     pub identity: u64,
     /// The segment that it was written for.
@@ -114,7 +119,7 @@ impl Header {
         bytes[64..72].copy_from_slice(&self.durable.raw().to_le_bytes());
         bytes[72..76].copy_from_slice(&self.chain.to_le_bytes());
         bytes[76..80].copy_from_slice(&self.payload_crc.to_le_bytes());
-        bytes[80..82].copy_from_slice(&BATCH_VERSION.to_le_bytes());
+        bytes[80..82].copy_from_slice(&self.version.to_le_bytes());
         bytes[82..84].copy_from_slice(&self.kind.code().to_le_bytes());
         let checksum = crc32c::crc32c(&bytes[..CHECKSUM_AT]);
         bytes[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
@@ -137,11 +142,13 @@ impl Header {
             return Err(HeaderFault::Checksum);
         }
         let kind = Kind::from_code(u16_at(head, 82)).ok_or(HeaderFault::Unknown)?;
-        if u16_at(head, 80) != BATCH_VERSION {
+        let version = u16_at(head, 80);
+        if ![BATCH_VERSION_OLD, BATCH_VERSION].contains(&version) {
             return Err(HeaderFault::Unknown);
         }
         Ok(Header {
             kind,
+            version,
             identity: u64_at(head, 8),
             sequence: u64_at(head, 16),
             offset: u64_at(head, 24),
@@ -166,6 +173,11 @@ impl Header {
         (BATCH_HEADER_BYTES as u64 + u64::from(self.length)).next_multiple_of(BLOCK as u64)
     }
 
+    /// Bytes of the payload that are no records.
+    pub fn trailer_bytes(&self) -> usize {
+        if self.version == BATCH_VERSION_OLD { 0 } else { BATCH_TRAILER_BYTES }
+    }
+
     /// The end of the history after this batch.
     pub fn history_end(&self) -> Zxid {
         match self.kind {
@@ -182,24 +194,31 @@ const _: () = assert!(CHECKSUM_AT == 84);
 /// Checks the payload of the batch whose `header` was decoded at the start of `bytes`, and gives
 /// its records.
 pub fn check_payload<'a>(header: &Header, bytes: &'a [u8]) -> Result<Records<'a>, PayloadFault> {
-    let records = records(header, bytes).ok_or(PayloadFault::Short)?;
+    let payload = payload(header, bytes).ok_or(PayloadFault::Short)?;
     let end = usize::try_from(header.padded_bytes()).map_err(|_| PayloadFault::Short)?;
-    let padding =
-        bytes.get(BATCH_HEADER_BYTES + records.payload.len()..end).ok_or(PayloadFault::Short)?;
-    if crc32c::crc32c(records.payload) != header.payload_crc {
+    let padding = bytes.get(BATCH_HEADER_BYTES + payload.len()..end).ok_or(PayloadFault::Short)?;
+    if crc32c::crc32c(payload) != header.payload_crc {
         return Err(PayloadFault::Checksum);
     }
     if !is_zero(padding) {
         return Err(PayloadFault::Padding);
     }
+    let records = records(header, bytes).ok_or(PayloadFault::Records)?;
     if records_agree(header, records) { Ok(records) } else { Err(PayloadFault::Records) }
+}
+
+fn payload<'a>(header: &Header, bytes: &'a [u8]) -> Option<&'a [u8]> {
+    let length = usize::try_from(header.length).ok()?;
+    bytes.get(BATCH_HEADER_BYTES..)?.get(..length)
 }
 
 /// The records of a batch whose payload is taken as it stands; `None` when it is not all there.
 pub fn records<'a>(header: &Header, bytes: &'a [u8]) -> Option<Records<'a>> {
-    let length = usize::try_from(header.length).ok()?;
-    let payload = bytes.get(BATCH_HEADER_BYTES..)?.get(..length)?;
-    Some(Records { payload })
+    let payload = payload(header, bytes)?;
+    let records = payload.len().checked_sub(header.trailer_bytes())?;
+    let (payload, trailer) = payload.split_at(records);
+    let committed = if trailer.is_empty() { Zxid::ZERO } else { zxid_at(trailer, 0) };
+    Some(Records { payload, committed })
 }
 
 /// True when the records are as many as the header says, in order, within its zxids, and fill the
@@ -207,7 +226,8 @@ pub fn records<'a>(header: &Header, bytes: &'a [u8]) -> Option<Records<'a>> {
 fn records_agree(header: &Header, mut records: Records<'_>) -> bool {
     if header.kind != Kind::Txns {
         return header.count == 0
-            && header.length == 0
+            && records.payload.is_empty()
+            && records.committed <= header.previous
             && header.first == Zxid::ZERO
             && header.last == Zxid::ZERO;
     }
@@ -220,13 +240,26 @@ fn records_agree(header: &Header, mut records: Records<'_>) -> bool {
         last = zxid;
         count += 1;
     }
-    count > 0 && count == header.count && last == header.last && records.payload.is_empty()
+    count > 0
+        && count == header.count
+        && last == header.last
+        && records.committed <= last
+        && records.payload.is_empty()
 }
 
 /// The transactions of one batch, in order; ends early on records that do not fit the payload.
 #[derive(Clone, Copy, Default)]
 pub struct Records<'a> {
     payload: &'a [u8],
+    committed: Zxid,
+}
+
+impl Records<'_> {
+    /// How far the history was known to be committed when the batch was written, and not beyond
+    /// its end; zero for unknown.
+    pub fn committed(&self) -> Zxid {
+        self.committed
+    }
 }
 
 impl<'a> Iterator for Records<'a> {

@@ -10,7 +10,10 @@ use crate::zxid::Zxid;
 
 use super::batch::{self, Header, Kind};
 use super::buffer::AlignedBuffer;
-use super::{BATCH_HEADER_BYTES, BLOCK, GROUP_BYTES_MAX, Position, RECORD_HEADER_BYTES};
+use super::{
+    BATCH_HEADER_BYTES, BATCH_TRAILER_BYTES, BATCH_VERSION, BLOCK, GROUP_BYTES_MAX, Position,
+    RECORD_HEADER_BYTES,
+};
 
 /// Buffers kept to be used again: one in flight, one being filled.
 const SPARE_BUFFERS_MAX: usize = 2;
@@ -37,6 +40,8 @@ pub struct Tail {
     pub last: Zxid,
     /// The checksum of the last batch's header; `None` when the log holds no batch.
     pub chain: Option<u32>,
+    /// How far it is known to be committed; zero for unknown.
+    pub committed: Zxid,
 }
 
 /// One batch on its way to the disk.
@@ -64,9 +69,16 @@ struct Group {
     open: bool,
 }
 
-/// Bytes that a batch with `payload` bytes takes on disk.
-pub const fn batch_bytes(payload: usize) -> usize {
-    (BATCH_HEADER_BYTES + payload).next_multiple_of(BLOCK)
+impl Group {
+    /// Bytes on disk, if nothing is added.
+    fn padded_bytes(&self) -> usize {
+        (self.buffer.len() + BATCH_TRAILER_BYTES).next_multiple_of(BLOCK)
+    }
+}
+
+/// Bytes that a batch with `records` bytes of records takes on disk.
+pub const fn batch_bytes(records: usize) -> usize {
+    (BATCH_HEADER_BYTES + records + BATCH_TRAILER_BYTES).next_multiple_of(BLOCK)
 }
 
 /// Bytes that a transaction of `length` bytes takes on disk at most: in a batch of its own.
@@ -90,6 +102,7 @@ pub struct Appender {
     chain: Option<u32>,
     appended: Zxid,
     durable: Zxid,
+    committed: Zxid,
     /// True when the last batch on disk has nothing behind it that proves it durable.
     mark_due: bool,
 }
@@ -111,6 +124,7 @@ impl Appender {
             chain: tail.chain,
             appended: tail.last,
             durable: tail.last,
+            committed: tail.committed,
             mark_due: tail.chain.is_some(),
         }
     }
@@ -123,6 +137,16 @@ impl Appender {
     /// The last transaction on disk.
     pub fn durable(&self) -> Zxid {
         self.durable
+    }
+
+    /// How far the history is known to be committed, for certain.
+    pub fn committed(&self) -> Zxid {
+        self.committed
+    }
+
+    /// Takes in that the history is committed up to `zxid`: later batches say so.
+    pub fn set_committed(&mut self, zxid: Zxid) {
+        self.committed = self.committed.max(zxid);
     }
 
     /// True when nothing is staged and nothing in flight.
@@ -146,7 +170,8 @@ impl Appender {
         let length = u32::try_from(txn.len()).expect("a transaction is shorter than 4 GiB");
         let record = RECORD_HEADER_BYTES + txn.len();
         let fits = |group: &Group| {
-            group.open && (group.buffer.len() + record).next_multiple_of(BLOCK) <= group.bytes_max
+            let bytes = group.buffer.len() + record + BATCH_TRAILER_BYTES;
+            group.open && bytes.next_multiple_of(BLOCK) <= group.bytes_max
         };
         if !self.groups.back().is_some_and(fits) {
             self.close_open_group();
@@ -171,13 +196,15 @@ impl Appender {
     pub fn cut(&mut self, zxid: Zxid) {
         assert!(self.is_idle(), "what is under way must end before the history is cut");
         assert!(zxid <= self.appended);
+        self.committed = self.committed.min(zxid);
         self.stage_turn(Kind::Cut, zxid);
     }
 
-    /// Stages a new start of the history after `zxid`; all that the log holds is void.
-    /// Only while idle.
+    /// Stages a new start of the history after `zxid`, a snapshot's, which is committed; all that
+    /// the log holds is void. Only while idle.
     pub fn reset(&mut self, zxid: Zxid) {
         assert!(self.is_idle(), "what is under way must end before the history starts anew");
+        self.committed = zxid;
         if self.chain.is_none() {
             // Nothing is on disk that would have to be declared void.
             self.appended = zxid;
@@ -219,9 +246,14 @@ impl Appender {
     /// Closes the group under its header. Everything before it is durable, since one batch is in
     /// flight at a time.
     fn seal(&mut self, mut group: Group, place: Position) -> GroupWrite {
+        let end = if group.kind == Kind::Txns { group.last } else { group.previous };
+        let trailer = self.committed.min(end).raw().to_le_bytes();
+        group.payload_crc = crc32c::crc32c_append(group.payload_crc, &trailer);
+        group.buffer.extend(&trailer);
         let payload = group.buffer.len() - BATCH_HEADER_BYTES;
         let header = Header {
             kind: group.kind,
+            version: BATCH_VERSION,
             identity: self.identity,
             sequence: place.sequence,
             offset: place.offset,
@@ -280,7 +312,7 @@ impl Appender {
     /// it, or the current one is half full and there is no other.
     pub fn wanted_space(&self) -> Option<u64> {
         if let Some(group) = self.groups.iter().find(|group| group.place.is_none()) {
-            let need = BLOCK + group.buffer.len().next_multiple_of(BLOCK);
+            let need = BLOCK + group.padded_bytes();
             return Some(self.segment_bytes.max(need as u64));
         }
         let half_full = self.spaces.front().is_none_or(|it| self.planned_end() >= it.size / 2);
@@ -298,7 +330,7 @@ impl Appender {
             largest = largest.max(free);
         }
         let waiting = self.groups.iter().filter(|group| group.place.is_none());
-        let waiting: usize = waiting.map(|it| it.buffer.len().next_multiple_of(BLOCK)).sum();
+        let waiting: usize = waiting.map(Group::padded_bytes).sum();
         (total.saturating_sub(waiting as u64), largest)
     }
 
@@ -306,7 +338,7 @@ impl Appender {
     fn planned_end(&self) -> u64 {
         match self.groups.back() {
             Some(group) if group.open && group.place.is_some() => {
-                self.planned + group.buffer.len().next_multiple_of(BLOCK) as u64
+                self.planned + group.padded_bytes() as u64
             }
             _ => self.planned,
         }
@@ -384,7 +416,7 @@ impl Appender {
             if self.groups[index].place.is_some() {
                 continue;
             }
-            let need = self.groups[index].buffer.len().next_multiple_of(BLOCK);
+            let need = self.groups[index].padded_bytes();
             let Some(place) = self.place_for(need) else { return };
             let bytes_max = self.bytes_max(Some(place), need);
             let group = &mut self.groups[index];
@@ -404,7 +436,7 @@ mod tests {
     const SEGMENT: u64 = 16 << 20;
 
     fn appender(sizes: &[u64]) -> Appender {
-        let tail = Tail { identity: 1, last: Zxid::ZERO, chain: None };
+        let tail = Tail { identity: 1, last: Zxid::ZERO, chain: None, committed: Zxid::ZERO };
         let mut appender = Appender::new(tail, SEGMENT);
         for (size, sequence) in sizes.iter().zip(1..) {
             appender.offer(Space { sequence, size: *size });
@@ -441,7 +473,8 @@ mod tests {
         let mut appender = appender(&[SEGMENT]);
         check(&mut appender, &[10, 10, 10], &[(1, 4096, 4096, 1, 3)]);
         // One byte less than the bound, padded, then a group of its own for the next.
-        let full = GROUP_BYTES_MAX - BATCH_HEADER_BYTES - RECORD_HEADER_BYTES;
+        let overhead = BATCH_HEADER_BYTES + BATCH_TRAILER_BYTES + RECORD_HEADER_BYTES;
+        let full = GROUP_BYTES_MAX - overhead;
         let (start, group) = (8192, GROUP_BYTES_MAX);
         let next = start + group as u64;
         check(&mut appender, &[full, 1, 1], &[(1, start, group, 4, 4), (1, next, 4096, 5, 6)]);
@@ -492,7 +525,8 @@ mod tests {
         let mut appender = appender(&[SEGMENT]);
         assert_eq!(appender.wanted_space(), None);
         let half = to_bytes(SEGMENT / 2) - BLOCK;
-        appender.append(zxid(1), &vec![0; half - BATCH_HEADER_BYTES - RECORD_HEADER_BYTES - BLOCK]);
+        let overhead = BATCH_HEADER_BYTES + BATCH_TRAILER_BYTES + RECORD_HEADER_BYTES;
+        appender.append(zxid(1), &vec![0; half - overhead - BLOCK]);
         assert_eq!(appender.wanted_space(), None);
         appender.append(zxid(2), &[0; BLOCK]);
         assert_eq!(appender.wanted_space(), Some(SEGMENT));

@@ -35,7 +35,11 @@
 //!  0  i64  zxid                         80  u16  version
 //!  8  u32  length                       82  u16  kind: 1 txns, 2 mark, 3 cut, 4 reset
 //! 12       the transaction's bytes      84  u32  crc32c of bytes 0..84
-//!                                       88       the records, then zeros to the next block
+//!                                       88       the payload, then zeros to the next block
+//! payload
+//!          the records
+//!          i64  committed through, as far as was known when this was written, and not beyond
+//!               the history's end after it; 0 for unknown; batches of version 1 have none
 //! ```
 //!
 //! # What the bytes prove
@@ -63,11 +67,14 @@ use std::path::PathBuf;
 use crate::zxid::Zxid;
 
 pub mod append;
+#[expect(clippy::disallowed_types, reason = "segments are files")]
+pub mod aside;
 pub mod batch;
 pub mod buffer;
 pub mod group;
 #[expect(unsafe_code, reason = "memory mapping; see the module")]
 pub mod map;
+pub mod piece;
 #[expect(clippy::disallowed_types, reason = "measures the volume with files of its own")]
 pub mod probe;
 pub mod read;
@@ -87,6 +94,8 @@ mod tests;
 pub const BLOCK: usize = 4096;
 /// Bytes of a batch's header.
 pub const BATCH_HEADER_BYTES: usize = 88;
+/// Bytes of a payload behind its records: the committed zxid.
+pub const BATCH_TRAILER_BYTES: usize = 8;
 /// Bytes of a record's header.
 pub const RECORD_HEADER_BYTES: usize = 12;
 /// Bytes of a segment's header, without the rest of its block.
@@ -94,7 +103,9 @@ pub const SEGMENT_HEADER_BYTES: usize = 40;
 /// The first bytes of a batch.
 pub const BATCH_MAGIC: [u8; 8] = *b"RKBATCH1";
 /// The version of a batch.
-pub const BATCH_VERSION: u16 = 1;
+pub const BATCH_VERSION: u16 = 2;
+/// The version before, without the committed zxid: read, and not written.
+pub const BATCH_VERSION_OLD: u16 = 1;
 /// The first bytes of a segment.
 pub const SEGMENT_MAGIC: [u8; 8] = *b"RKSEGMT1";
 /// The version of a segment.
@@ -102,7 +113,7 @@ pub const SEGMENT_VERSION: u16 = 1;
 
 const _: () = assert!(BLOCK.is_power_of_two());
 const _: () = assert!(BATCH_HEADER_BYTES.is_multiple_of(8));
-const _: () = assert!(BATCH_HEADER_BYTES + RECORD_HEADER_BYTES <= BLOCK);
+const _: () = assert!(BATCH_HEADER_BYTES + RECORD_HEADER_BYTES + BATCH_TRAILER_BYTES <= BLOCK);
 const _: () = assert!(SEGMENT_HEADER_BYTES <= BLOCK);
 
 /// The size of a segment unless the configuration says otherwise: Apache's `preAllocSize`.
@@ -187,6 +198,15 @@ pub enum LogError {
         last_good_zxid: Zxid,
         /// What was found there.
         what: String,
+    },
+    /// A newer release has written this.
+    #[error("{} has at offset {offset} a batch of an unknown version: a newer release wrote it",
+        file.display())]
+    Newer {
+        /// The segment.
+        file: PathBuf,
+        /// Where the batch starts, in bytes.
+        offset: u64,
     },
     /// The log does not hold an unbroken history from the zxid that was asked for.
     #[error("the log starts after zxid {starts_after} and cannot be read from {asked}")]

@@ -23,13 +23,15 @@ pub(super) struct ReaderSegment {
 
 /// The durable part of a log at one moment. Later appends are not seen through it.
 pub struct Reader {
-    segments: Vec<ReaderSegment>,
-    turns: Vec<Turn>,
+    pub(super) segments: Vec<ReaderSegment>,
+    pub(super) turns: Vec<Turn>,
+    /// Where the history ends when there is no segment.
+    base: Zxid,
 }
 
 impl Reader {
-    pub(super) fn new(segments: Vec<ReaderSegment>, turns: Vec<Turn>) -> Reader {
-        Reader { segments, turns }
+    pub(super) fn new(segments: Vec<ReaderSegment>, turns: Vec<Turn>, base: Zxid) -> Reader {
+        Reader { segments, turns, base }
     }
 
     /// The transactions from `zxid` on (it need not exist itself), in order, without a gap. The
@@ -62,15 +64,24 @@ impl Reader {
         Ok(Transactions { last_good, ..reading })
     }
 
+    fn last_reset(&self) -> Option<&Turn> {
+        self.turns.iter().rfind(|turn| turn.reset)
+    }
+
+    /// Where the history before what can be read ends.
+    pub(super) fn starts_after(&self) -> Zxid {
+        let first = self.segments.first().map_or(self.base, |first| first.previous);
+        self.last_reset().map_or(first, |turn| turn.to)
+    }
+
     /// The segment to start in: the last one that the history had not yet reached `zxid` before.
-    fn start(&self, zxid: Zxid) -> Result<usize, LogError> {
-        let mut starts_after = self.segments.first().map_or(Zxid::ZERO, |first| first.previous);
+    pub(super) fn start(&self, zxid: Zxid) -> Result<usize, LogError> {
+        let starts_after = self.starts_after();
         let mut oldest = 0;
-        if let Some(turn) = self.turns.iter().rfind(|turn| turn.reset) {
-            starts_after = turn.to;
+        if let Some(turn) = self.last_reset() {
             oldest = self.segments.partition_point(|it| it.file.sequence() < turn.place.sequence);
         }
-        if starts_after >= zxid && !self.segments.is_empty() {
+        if starts_after >= zxid {
             return Err(LogError::Gap { asked: zxid, starts_after });
         }
         let newer = self.segments.get(oldest..).unwrap_or_default();
@@ -205,7 +216,7 @@ impl<'a> Transactions<'a> {
 }
 
 /// The last zxid that is not void at `place`.
-fn limit_at(turns: &[Turn], place: Position) -> Zxid {
+pub(super) fn limit_at(turns: &[Turn], place: Position) -> Zxid {
     let later = turns.iter().filter(|turn| turn.place > place);
     later.map(|turn| if turn.reset { Zxid::ZERO } else { turn.to }).min().unwrap_or(Zxid::MAX)
 }

@@ -38,7 +38,7 @@ pub struct DirLock {
 }
 
 impl DirLock {
-    fn take(dir: &Path) -> Result<DirLock, LogError> {
+    pub(super) fn take(dir: &Path) -> Result<DirLock, LogError> {
         let file = File::open(dir).map_err(|e| LogError::io("open", dir, 0, e))?;
         match file.try_lock() {
             Ok(()) => Ok(DirLock { _dir: file }),
@@ -116,7 +116,7 @@ pub(super) fn open_by(
         previous: scan.previous,
         end: scan.end,
     });
-    let reader = Reader::new(segments.collect(), history.turns.clone());
+    let reader = Reader::new(segments.collect(), history.turns.clone(), history.last);
     Ok(Recovered { dir: dir.to_owned(), options, lock, history, reader, figures })
 }
 
@@ -131,6 +131,21 @@ impl Recovered {
     /// How far the log's own marks prove it durable; all of it is once it is recovered.
     pub fn durable_mark(&self) -> Zxid {
         self.history.durable_mark
+    }
+
+    /// How far the log knows itself to be committed: not beyond its end, and zero for unknown.
+    pub fn committed(&self) -> Zxid {
+        self.history.committed
+    }
+
+    /// Where the history before what the log holds ends: at zero, or at a snapshot.
+    pub fn starts_after(&self) -> Zxid {
+        self.reader.starts_after()
+    }
+
+    /// True when there is no segment at all, not even an empty one.
+    pub fn has_no_segment(&self) -> bool {
+        self.history.segments.is_empty()
     }
 
     /// True when the log holds no batch at all.
@@ -195,6 +210,7 @@ impl Recovered {
                 identity: history.identity.unwrap_or(options.identity),
                 last: history.last,
                 chain: history.chain,
+                committed: history.committed,
             },
             writer,
             segment_bytes: segment_bytes.next_multiple_of(BLOCK as u64),
@@ -277,13 +293,13 @@ fn scan_files(
     scan::scan(&images, committed).map_err(|damage| damaged(dir, damage))
 }
 
-fn damaged(dir: &Path, damage: Damage) -> LogError {
-    LogError::Damaged {
-        file: dir.join(segment::name(damage.place.sequence)),
-        offset: damage.place.offset,
-        last_good_zxid: damage.last_good,
-        what: damage.what,
+pub(super) fn damaged(dir: &Path, damage: Damage) -> LogError {
+    let file = dir.join(segment::name(damage.place.sequence));
+    let offset = damage.place.offset;
+    if damage.is_newer {
+        return LogError::Newer { file, offset };
     }
+    LogError::Damaged { file, offset, last_good_zxid: damage.last_good, what: damage.what }
 }
 
 /// After a failed write the page cache still shows what never reached the disk. Only the last write

@@ -28,6 +28,8 @@ pub struct Damage {
     pub last_good: Zxid,
     /// What was found.
     pub what: String,
+    /// True when it is no damage: a newer release wrote it.
+    pub is_newer: bool,
 }
 
 /// Why a segment's batches stop where they do.
@@ -97,6 +99,9 @@ pub struct History {
     pub last: Zxid,
     /// How far the last batch proves the log durable.
     pub durable_mark: Zxid,
+    /// How far it is known to be committed, by what its batches say; not beyond `last`, and zero
+    /// for unknown.
+    pub committed: Zxid,
     /// All segments, oldest first.
     pub segments: Vec<SegmentScan>,
     /// Cuts and resets, oldest first.
@@ -146,7 +151,7 @@ pub struct Scanner {
 impl Scanner {
     fn damage(&self, sequence: u64, offset: u64, what: impl Into<String>) -> Damage {
         let place = Position { sequence, offset };
-        Damage { place, last_good: self.history.last, what: what.into() }
+        Damage { place, last_good: self.history.last, what: what.into(), is_newer: false }
     }
 
     /// Scans the next segment and gives what it holds.
@@ -226,7 +231,8 @@ impl Scanner {
                 Err(HeaderFault::Zeros) => return Ok(Stop::Zeros),
                 Err(HeaderFault::Unknown) => {
                     let what = "a batch of an unknown version: a newer release wrote it";
-                    return Err(self.damage(sequence, scan.end, what));
+                    let damage = self.damage(sequence, scan.end, what);
+                    return Err(Damage { is_newer: true, ..damage });
                 }
                 Err(HeaderFault::Magic) if scan.header.is_some_and(|it| it.recycled) => {
                     return Ok(Stop::Leftover);
@@ -241,7 +247,7 @@ impl Scanner {
             }
             self.check_place(&header, scan)?;
             match batch::check_payload(&header, rest) {
-                Ok(_) => self.accept(&header, scan),
+                Ok(records) => self.accept(&header, records.committed(), scan),
                 Err(fault @ PayloadFault::Records) => {
                     return Err(self.damage(sequence, scan.end, fault.to_string()));
                 }
@@ -284,7 +290,7 @@ impl Scanner {
         Ok(())
     }
 
-    fn accept(&mut self, header: &Header, scan: &mut SegmentScan) {
+    fn accept(&mut self, header: &Header, committed: Zxid, scan: &mut SegmentScan) {
         let history = &mut self.history;
         if scan.batches == 0 {
             scan.previous = header.previous;
@@ -297,10 +303,12 @@ impl Scanner {
                 reset: header.kind == Kind::Reset,
             });
         }
-        let headers = u64::from(header.count) * super::RECORD_HEADER_BYTES as u64;
+        let headers = u64::from(header.count) * super::RECORD_HEADER_BYTES as u64
+            + header.trailer_bytes() as u64;
         history.last = header.history_end();
         history.chain = Some(header.checksum());
         history.durable_mark = header.durable;
+        history.committed = history.committed.max(committed).min(history.last);
         scan.highest = scan.highest.max(header.last);
         scan.last_batch = Some(scan.end);
         scan.end += header.padded_bytes();

@@ -47,6 +47,13 @@ pub fn is_unfinished(file_name: &OsStr) -> bool {
     stem.is_some_and(|stem| sequence_of(OsStr::new(stem)).is_some())
 }
 
+/// What the segment at `path` is called while it is being made.
+pub(super) fn unfinished(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(UNFINISHED_SUFFIX);
+    name.into()
+}
+
 /// The head of a segment, which checks itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentHeader {
@@ -223,6 +230,18 @@ impl SegmentFile {
         }
     }
 
+    /// Reads the bytes at `offset`, which must be final, into `buffer`: both in whole blocks, and
+    /// the buffer aligned, since the file may be open around the page cache.
+    ///
+    /// # Errors
+    /// The disk's, also a latent one, and a file that was cut short.
+    pub(super) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), LogError> {
+        assert!(offset.is_multiple_of(BLOCK as u64) && buffer.len().is_multiple_of(BLOCK));
+        self.file
+            .read_exact_at(buffer, offset)
+            .map_err(|e| LogError::io("read", &self.path, offset, e))
+    }
+
     /// The bytes from the segment's start to `end`, which must be final.
     pub(super) fn bytes_to(&self, end: u64) -> Result<&[u8], LogError> {
         assert!(end <= self.size);
@@ -250,7 +269,7 @@ pub fn prepare(dir: &Path, request: SegmentRequest) -> Result<PreparedSegment, L
     assert!((SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&request.size));
     assert!(request.size.is_multiple_of(BLOCK as u64));
     let path = dir.join(name(request.sequence));
-    let unfinished = dir.join(name(request.sequence) + UNFINISHED_SUFFIX);
+    let unfinished = unfinished(&path);
     let header = SegmentHeader {
         identity: request.identity,
         sequence: request.sequence,

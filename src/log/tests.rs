@@ -14,6 +14,7 @@ use super::tool;
 use super::{BLOCK, LogError, WriterKind};
 
 mod damage;
+mod piece;
 mod random;
 
 const SEGMENT: u64 = 64 << 10;
@@ -478,4 +479,38 @@ fn only_the_names_of_segments_are_taken_for_segments() {
     check("log.0000000001", None);
     assert!(segment::is_unfinished(std::ffi::OsStr::new("ringlog.0000000001.new")));
     assert!(!segment::is_unfinished(std::ffi::OsStr::new("other.new")));
+}
+
+/// R10: what is known to be committed is known again after a restart.
+#[test]
+fn r10_the_committed_zxid_stands_in_later_batches_and_in_the_mark() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open_log(dir.path());
+    commit(dir.path(), &mut log, 1, 10);
+    log.set_committed(zxid(1));
+    commit(dir.path(), &mut log, 2, 10);
+    // A leader may know of more than this log has; a later word of less changes nothing.
+    log.set_committed(zxid(7));
+    log.set_committed(zxid(2));
+    assert_eq!(log.committed(), zxid(7));
+    drop(log);
+    let recovered = open(dir.path());
+    assert_eq!(recovered.committed(), zxid(1));
+    let mut log = recovered.into_log(WriterKind::Mmap).unwrap();
+    assert_eq!(log.committed(), zxid(1));
+    log.set_committed(zxid(7));
+    mark(&mut log);
+    drop(log);
+    assert_eq!(open(dir.path()).committed(), zxid(2), "not beyond the log's end");
+    // What was reset starts from a snapshot, which is of what is committed.
+    let mut log = open_log(dir.path());
+    log.reset_after(Zxid::new(2, 9));
+    drain(dir.path(), &mut log);
+    drop(log);
+    assert_eq!(open(dir.path()).committed(), Zxid::new(2, 9));
+    let mut log = open_log(dir.path());
+    log.append(Zxid::new(2, 10), b"ten");
+    drain(dir.path(), &mut log);
+    drop(log);
+    assert_eq!(open(dir.path()).committed(), Zxid::new(2, 9));
 }

@@ -61,13 +61,8 @@ fn segments(path: &Path) -> Result<Vec<(u64, PathBuf)>, LogError> {
 }
 
 fn refuse(out: &mut dyn Write, file: &Path, damage: Damage) -> Result<(), LogError> {
-    let file = file.with_file_name(segment::name(damage.place.sequence));
-    let error = LogError::Damaged {
-        file,
-        offset: damage.place.offset,
-        last_good_zxid: damage.last_good,
-        what: damage.what,
-    };
+    let dir = file.parent().unwrap_or(Path::new(""));
+    let error = super::recover::damaged(dir, damage);
     print(out, format_args!("DAMAGED: {error}"))?;
     Err(error)
 }
@@ -81,7 +76,7 @@ fn print_batches(out: &mut dyn Write, bytes: &[u8]) -> Result<(), LogError> {
     {
         let Header { kind, first, last, previous, durable, count, length, .. } = header;
         let fault = match batch::check_payload(&header, rest) {
-            Ok(_) => String::new(),
+            Ok(records) => format!(" committed {}", records.committed()),
             Err(fault) => format!(" BAD: {fault}"),
         };
         print(

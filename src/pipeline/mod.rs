@@ -6,12 +6,23 @@
 //!          ├─ transaction bytes ──► take_txns ──► the log (and, in an ensemble, the followers)
 //!          └─ reply and events, held back until …
 //! handle_appended(through)      everything prepared so far travels in one group
-//! handle_persisted(through) ──► poll_published: the groups that are durable, and nothing else
+//! handle_committed(through) ──► poll_published: the groups that are committed, and nothing else
 //! ```
 //!
-//! Nothing but [`Pipeline::handle_persisted`] lets a reply out, so "durable before acknowledged"
-//! cannot be forgotten. After each call that goes in, the shell drains [`Pipeline::take_txns`] and
-//! [`Pipeline::poll_notice`].
+//! In an ensemble only the leader prepares. A learner passes its clients' writes on, and gets their
+//! replies ready when it applies the transactions that come back:
+//!
+//! ```text
+//! handle_write ──► poll_to_leader ──► the leader: handle_forwarded ──► take_txns
+//!                  handle_proposal ◄── its proposal, also of other servers' clients
+//! ```
+//! Which of the two it is, or neither, is said by [`Pipeline::handle_role`]; what its clients asked
+//! outlives a change of leader, and is never done twice.
+//!
+//! Nothing but [`Pipeline::handle_committed`] lets a reply out, so "durable before acknowledged"
+//! cannot be forgotten. After each call that goes in, the caller drains [`Pipeline::take_txns`],
+//! [`Pipeline::poll_notice`], and in an ensemble `poll_to_leader`, `poll_to_learner` and
+//! `poll_confirm`.
 //!
 //! Cost of a set of 100 bytes, as sketched before it was measured: decoding 50 ns, two lookups
 //! 200 ns, the new record 150 ns, two CRCs for the digest 60 ns, encoding transaction and reply
@@ -26,16 +37,34 @@ pub mod read;
 mod reaper;
 mod write;
 
+pub mod publish;
+
+mod attached;
+
+pub mod forward;
+
+pub mod follow;
+
+pub mod lead;
+
+pub mod role;
+
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::pipeline::attached::Attached;
 use crate::pipeline::auth::AuthConfig;
+use crate::pipeline::forward::Waiting;
+use crate::pipeline::lead::Leadership;
+use crate::pipeline::publish::Group;
 use crate::pipeline::reaper::Reaper;
+use crate::pipeline::role::Part;
 use crate::pipeline::session::Sessions;
 use crate::time::{Time, WallMs};
+use crate::tree::Tree;
 use crate::tree::effects::Event;
 use crate::tree::writer::Writer;
 use crate::wire::acl::Id;
@@ -148,7 +177,7 @@ pub struct Outbox {
     pub replies: Vec<Reply>,
 }
 
-/// Transactions that became durable together, with all that they caused.
+/// Transactions that were committed together, with all that they caused.
 #[derive(Debug)]
 pub struct Published {
     /// The version that readers may move to.
@@ -164,8 +193,22 @@ pub struct Published {
 pub enum Notice {
     /// The answer to a connect request that made no transaction: a session found, or refused.
     Connected { client: Client, frame: Vec<u8>, then: Then },
-    /// The connection ends, unanswered: its session has moved, or there is no room.
+    /// The connection ends, unanswered: its session has moved, or there is no room, or nobody
+    /// knows what became of its requests.
     Close { client: Client },
+    /// A leader's state has replaced everything: the core serves this tree from here on, at this
+    /// version, which may be an older one, and all its clients' connections end.
+    Replaced { core: u16, tree: Arc<Tree>, version: Zxid },
+}
+
+impl Notice {
+    /// The core that it is for.
+    pub fn core(&self) -> u16 {
+        match self {
+            Notice::Connected { client, .. } | Notice::Close { client } => client.core,
+            Notice::Replaced { core, .. } => *core,
+        }
+    }
 }
 
 /// Transactions encoded and not yet taken by the log.
@@ -181,6 +224,12 @@ impl Txns {
     pub fn iter(&self) -> impl Iterator<Item = (Zxid, &[u8])> {
         let starts = std::iter::once(0).chain(self.ends.iter().map(|&(_, end)| end));
         starts.zip(&self.ends).map(|(start, &(zxid, end))| (zxid, &self.bytes[start..end]))
+    }
+
+    /// Forgets those after `zxid`.
+    fn pop_above(&mut self, zxid: Zxid) {
+        self.ends.truncate(self.ends.partition_point(|(of, _)| *of <= zxid));
+        self.bytes.truncate(self.ends.last().map_or(0, |(_, end)| *end));
     }
 
     /// Forgets them, and keeps the memory.
@@ -204,6 +253,11 @@ pub struct PipelineStats {
     pub refused_no_room: u64,
     pub sessions_expired: u64,
     pub connections_revalidated: u64,
+    /// Requests of this server's clients that were passed on to a leader.
+    pub forwarded: u64,
+    /// Connections closed because no leader was heard of for too long, or because nobody knows
+    /// what became of their requests.
+    pub connections_given_up: u64,
 }
 
 /// The writer's side of the server.
@@ -212,18 +266,38 @@ pub struct Pipeline {
     sessions: Sessions,
     settings: Settings,
     reaper: Reaper,
-    /// The last zxid given to a transaction.
+    part: Part,
+    /// The zxid of the last transaction, on a leader and on a learner.
     prepared: Zxid,
-    durable: Zxid,
+    /// The start of the epoch that this server leads: no transaction, but the next is after it.
+    epoch_start: Zxid,
+    committed: Zxid,
+    /// The version that readers were told last.
+    published: Zxid,
     room: Room,
     txns: Txns,
     outboxes: Vec<Outbox>,
     events: Vec<Event>,
-    /// Groups on their way to the disk, oldest first.
-    sealed: VecDeque<Published>,
+    /// Groups on their way to being committed, oldest first.
+    sealed: VecDeque<Group>,
     notices: VecDeque<Notice>,
+    /// The connections of this server's clients.
+    attached: Attached,
+    /// What its clients wait for, from a leader or from a quorum.
+    waiting: Waiting,
+    leadership: Leadership,
+    /// When a leader, or a quorum, was last heard of.
+    led: Time,
+    /// Since when there has been no leader.
+    looking: Time,
     /// The tree's digest now and then, oldest first.
     digests: VecDeque<(Zxid, u64)>,
+    /// The digest after each transaction that is not committed, oldest first.
+    uncommitted_digests: VecDeque<(Zxid, u64)>,
+    /// The digest of what is committed, where it is known.
+    committed_digest: Option<u64>,
+    /// A reply in the making that goes to nobody here, or not at once.
+    scratch: Vec<u8>,
     stats: PipelineStats,
 }
 
@@ -243,15 +317,26 @@ impl Pipeline {
             writer,
             sessions,
             settings,
+            part: Part::Alone,
             prepared,
-            durable: prepared,
+            epoch_start: Zxid::ZERO,
+            committed: prepared,
+            published: prepared,
             room: Room::Plenty,
             txns: Txns::default(),
             outboxes: vec![Outbox::default(); client_cores],
             events: Vec::new(),
             sealed: VecDeque::new(),
             notices: VecDeque::new(),
+            attached: Attached::default(),
+            waiting: Waiting::default(),
+            leadership: Leadership::default(),
+            led: now,
+            looking: now,
             digests: VecDeque::new(),
+            uncommitted_digests: VecDeque::new(),
+            committed_digest: None,
+            scratch: Vec::new(),
             stats: PipelineStats::default(),
         }
     }
@@ -276,14 +361,33 @@ impl Pipeline {
         self.digests.iter().copied()
     }
 
-    /// The last zxid given to a transaction.
+    /// The zxid of the last transaction that was prepared here, or applied as a learner.
     pub fn prepared(&self) -> Zxid {
         self.prepared
     }
 
-    /// How far everything is durable.
-    pub fn durable(&self) -> Zxid {
-        self.durable
+    /// The pipeline of a member of an ensemble, whose log goes further than what is known to be
+    /// committed.
+    pub fn set_committed(&mut self, committed: Zxid) {
+        assert!(committed <= self.prepared, "what is committed is in the log");
+        assert!(self.published == self.prepared, "nothing has happened so far");
+        (self.committed, self.published) = (committed, committed);
+        let digest = self.writer.digest();
+        if committed == self.prepared {
+            self.committed_digest = Some(digest);
+        } else {
+            self.uncommitted_digests.push_back((self.prepared, digest));
+        }
+    }
+
+    /// The digest of the tree at [`Pipeline::committed`], in an ensemble and where it is known.
+    pub fn committed_digest(&self) -> Option<u64> {
+        self.committed_digest
+    }
+
+    /// How far everything is committed.
+    pub fn committed(&self) -> Zxid {
+        self.committed
     }
 
     /// Says how much the log still takes; holds until it is said again.
@@ -291,40 +395,13 @@ impl Pipeline {
         self.room = room;
     }
 
-    /// The transactions prepared since the last call of [`Txns::clear`]: the shell hands them to
+    /// The transactions prepared since the last call of [`Txns::clear`]: the caller hands them to
     /// the log, in order, and clears them.
     pub fn take_txns(&mut self) -> &mut Txns {
         &mut self.txns
     }
 
-    /// The log has everything prepared so far: it travels as one group.
-    pub fn handle_appended(&mut self) {
-        let is_empty = self.outboxes.iter().all(|outbox| outbox.replies.is_empty());
-        if is_empty && self.events.is_empty() && self.sealed_through() == self.prepared {
-            return;
-        }
-        let outboxes = self.outboxes.iter_mut().map(std::mem::take).collect();
-        let events = std::mem::take(&mut self.events).into();
-        self.sealed.push_back(Published { through: self.prepared, outboxes, events });
-    }
-
-    fn sealed_through(&self) -> Zxid {
-        self.sealed.back().map_or(self.durable, |group| group.through)
-    }
-
-    /// The disk has everything up to `through`: what waited for it can be published.
-    pub fn handle_persisted(&mut self, through: Zxid) {
-        assert!(through <= self.prepared, "the disk holds nothing that was not prepared");
-        self.durable = self.durable.max(through);
-        self.sessions.handle_committed(self.durable);
-    }
-
-    /// The oldest group that is durable and has not been published.
-    pub fn poll_published(&mut self) -> Option<Published> {
-        self.sealed.pop_front_if(|group| group.through <= self.durable)
-    }
-
-    /// The oldest message that waits for no disk.
+    /// The oldest message that waits for no commit.
     pub fn poll_notice(&mut self) -> Option<Notice> {
         self.notices.pop_front()
     }
@@ -332,19 +409,26 @@ impl Pipeline {
     /// Gives up records that no reader at or after `oldest_reader` and no snapshot at one of
     /// `snapshots` needs. Its work is bounded: whether there is more.
     pub fn reclaim(&mut self, oldest_reader: Zxid, snapshots: &[Zxid]) -> bool {
-        self.writer.reclaim(oldest_reader.min(self.durable), snapshots)
+        self.writer.reclaim(oldest_reader.min(self.committed), snapshots)
     }
 
     /// When [`Pipeline::handle_timeout`] is due next.
     pub fn poll_timeout(&self) -> Option<Time> {
-        let expiry = self.sessions.poll_timeout();
-        [expiry, Some(self.reaper.due())].into_iter().flatten().min()
+        let is_preparing = self.part.is_preparing();
+        let expiry = is_preparing.then(|| self.sessions.poll_timeout()).flatten();
+        let reaping = is_preparing.then(|| self.reaper.due());
+        [expiry, reaping, self.poll_role_timeout()].into_iter().flatten().min()
     }
 
-    /// Ends sessions that were not heard of for too long, and deletes containers and TTL nodes
-    /// that have had their time.
+    /// Where this server prepares transactions: ends sessions that were not heard of for too long,
+    /// and deletes containers and TTL nodes that have had their time. In an ensemble: closes the
+    /// connections of clients that must learn in time that nobody keeps their sessions alive.
     pub fn handle_timeout(&mut self, now: Time, wall: WallMs) {
         self.writer.set_now(now);
+        self.handle_role_timeout(now, wall);
+        if !self.part.is_preparing() {
+            return;
+        }
         if self.room != Room::Full {
             for session in self.sessions.poll_expired(now) {
                 self.stats.sessions_expired += 1;
@@ -360,8 +444,37 @@ impl Pipeline {
         }
     }
 
-    /// A session was heard of.
+    /// A session was heard of, by a connection of this server.
     pub fn handle_touch(&mut self, now: Time, session: i64) {
-        self.sessions.touch(session, now);
+        match self.part.is_preparing() {
+            true => {
+                self.sessions.touch(session, now);
+            }
+            false => self.attached.touch(session),
+        }
+    }
+
+    /// A connection that had asked for a session is gone: nothing is heard of it any more.
+    pub fn handle_closed(&mut self, client: Client) {
+        match self.attached.remove(client) {
+            Some(session) => self.forget(session, client, true),
+            None => self.waiting.forget_connect(client),
+        }
+    }
+
+    /// Ends a connection without an answer. What it has sent and nobody has prepared is not done;
+    /// what it still sends is not taken.
+    fn close(&mut self, client: Client) {
+        self.notices.push_back(Notice::Close { client });
+        match self.attached.cut(client) {
+            Some(session) => self.forget(session, client, false),
+            None => self.waiting.forget_connect(client),
+        }
+    }
+
+    /// Drops what a connection waits for, and lets out what another one waited for behind it.
+    fn forget(&mut self, session: i64, client: Client, keeps_close: bool) {
+        self.waiting.forget_unsent(session, client, keeps_close);
+        self.release_done(session);
     }
 }

@@ -18,6 +18,7 @@ use std::hash::{BuildHasherDefault, DefaultHasher};
 
 use crate::time::Time;
 use crate::wire::error::ErrorCode;
+use crate::wire::quorum::ServerId;
 use crate::zxid::Zxid;
 
 /// What a session's password is made from, besides its id (`ZooKeeperServer.java`).
@@ -42,7 +43,7 @@ pub enum Owner {
         connection: u64,
     },
     /// A learner, by its server id.
-    Learner(u64),
+    Learner(ServerId),
 }
 
 #[derive(Clone, Debug)]
@@ -87,6 +88,8 @@ pub struct Sessions {
     undo: VecDeque<(Zxid, Undo)>,
     polled: Option<Time>,
     grace_count: u64,
+    /// Whether sessions expire here, and so have buckets; on learners they do not.
+    is_expiring: bool,
 }
 
 impl Sessions {
@@ -103,7 +106,26 @@ impl Sessions {
             undo: VecDeque::new(),
             polled: None,
             grace_count: 0,
+            is_expiring: true,
         }
+    }
+
+    /// The sessions of a state that replaces everything known here, each with its timeout in
+    /// milliseconds. Ids go on from where they were.
+    pub fn replace(&mut self, sessions: &[(i64, i32)], now: Time) {
+        self.by_id.clear();
+        self.ids.clear();
+        self.buckets.clear();
+        self.undo.clear();
+        for &(id, timeout_ms) in sessions {
+            self.create(id, timeout_ms, None, Zxid::ZERO, now);
+        }
+        self.handle_committed(Zxid::MAX);
+    }
+
+    /// The length of a tick, in milliseconds.
+    pub const fn tick_ms(&self) -> u64 {
+        self.tick_ms
     }
 
     /// An id for a new session, unlike all that are known.
@@ -198,7 +220,7 @@ impl Sessions {
             }),
         };
         self.ids.insert(id);
-        self.buckets.entry(expires_ms).or_default().push(id);
+        self.put_in_bucket(id, expires_ms);
         self.undo.push_back((zxid, Undo::Created(id)));
         self.assert_in_order();
     }
@@ -236,7 +258,7 @@ impl Sessions {
                         Session { is_closing: false, expires_ms, bucket_ms: expires_ms, ..session };
                     self.by_id.insert(id, session);
                     self.ids.insert(id);
-                    self.buckets.entry(expires_ms).or_default().push(id);
+                    self.put_in_bucket(id, expires_ms);
                 }
             }
         }
@@ -294,6 +316,13 @@ impl Sessions {
     /// Through whom the session spoke last.
     pub fn owner(&self, id: i64) -> Option<Owner> {
         self.by_id.get(&id)?.owner
+    }
+
+    /// The session speaks through `owner` from here on. Whether it lives.
+    pub fn set_owner(&mut self, id: i64, owner: Owner) -> bool {
+        let Some(session) = self.living(id) else { return false };
+        session.owner = Some(owner);
+        true
     }
 
     /// The end of the session is on its way: nothing more is done for it.
@@ -368,6 +397,7 @@ impl Sessions {
     /// This server leads from here on: it knows of no owner, what another leader was about to
     /// close may live, and every session gets its time again.
     pub fn handle_leading(&mut self, now: Time) {
+        self.is_expiring = true;
         self.polled = Some(now);
         self.buckets.clear();
         for id in &self.ids {
@@ -378,6 +408,12 @@ impl Sessions {
             session.bucket_ms = session.expires_ms;
             self.buckets.entry(session.expires_ms).or_default().push(*id);
         }
+    }
+
+    /// Another server decides from here on who expires.
+    pub fn handle_following(&mut self) {
+        self.is_expiring = false;
+        self.buckets.clear();
     }
 
     fn living(&mut self, id: i64) -> Option<&mut Session> {
@@ -391,6 +427,12 @@ impl Sessions {
         session.expires_ms = expires_ms;
         if session.bucket_ms > expires_ms {
             session.bucket_ms = expires_ms;
+            self.put_in_bucket(id, expires_ms);
+        }
+    }
+
+    fn put_in_bucket(&mut self, id: i64, expires_ms: u64) {
+        if self.is_expiring {
             self.buckets.entry(expires_ms).or_default().push(id);
         }
     }

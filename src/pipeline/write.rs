@@ -1,16 +1,17 @@
 //! Writes: each takes the next zxid, becomes a transaction, and gets its reply ready.
 
+use crate::pipeline::forward::Attaching;
 use crate::pipeline::prepare::{Asker, Checks};
 use crate::pipeline::session::Owner;
 use crate::pipeline::{
-    Client, Connect, DIGEST_INTERVAL, DIGESTS_MAX, Notice, Outbox, Pipeline, Reply, Room, Settings,
-    Then, Write, session,
+    Client, Connect, DIGEST_INTERVAL, DIGESTS_MAX, Notice, Outbox, Part, Pipeline, Reply, Room,
+    Settings, Then, Write, session,
 };
 use crate::time::{Time, WallMs};
 use crate::wire::error::ErrorCode;
 use crate::wire::jute::Write as _;
 use crate::wire::opcode::OpCode;
-use crate::wire::request::{CreateRequest, Op, Request};
+use crate::wire::request::{Op, Request};
 use crate::wire::response::{self, ConnectResponse, OpResult, ReplyHeader};
 use crate::wire::txn::{self, Txn, TxnHeader};
 use crate::zxid::Zxid;
@@ -27,24 +28,37 @@ struct Marks {
 impl Pipeline {
     /// A connection asks for a new session or for its old one.
     ///
-    /// A new session is a transaction, so the answer comes when it is durable; the others come as
-    /// a notice, at once (`ZooKeeperServer.processConnectRequest`, `reopenSession`).
+    /// A new session is a transaction, so the answer comes when it is committed; so does that of a
+    /// learner, which asks its leader. The others come as a notice, at once
+    /// (`ZooKeeperServer.processConnectRequest`, `reopenSession`).
     pub fn handle_connect(&mut self, connect: Connect, now: Time, wall: WallMs) {
         match connect.session {
-            0 => self.create_session(connect, now, wall),
+            _ if !self.part.is_preparing() => self.follow_connect(connect, now),
+            0 => {
+                let timeout_ms = self.clamp(connect.timeout_ms);
+                let session = self.sessions.next_id();
+                let attaching = Attaching { connect, timeout_ms, since: now };
+                self.begin_session(session, &attaching, now, wall);
+            }
             session => self.reopen_session(connect, session, now),
         }
     }
 
-    fn create_session(&mut self, connect: Connect, now: Time, wall: WallMs) {
+    pub(super) fn begin_session(
+        &mut self,
+        session: i64,
+        attaching: &Attaching,
+        now: Time,
+        wall: WallMs,
+    ) {
+        let &Attaching { connect, timeout_ms, .. } = attaching;
         let Some(zxid) = self.next_zxid(Room::SessionsOnly) else {
             self.notices.push_back(Notice::Close { client: connect.client });
             return;
         };
-        let timeout_ms = self.clamp(connect.timeout_ms);
-        let session = self.sessions.next_id();
         let header = TxnHeader { session, cxid: 0, zxid, time_ms: wall.0 };
         self.sessions.create(session, timeout_ms, Some(owner(connect.client)), zxid, now);
+        self.attached.insert(connect.client, session, timeout_ms);
         self.apply_alone(&header, &Txn::CreateSession { timeout_ms });
         let response = ConnectResponse {
             timeout_ms,
@@ -54,29 +68,22 @@ impl Pipeline {
         };
         let outbox = &mut self.outboxes[usize::from(connect.client.core)];
         response.encode(&mut outbox.bytes);
-        outbox.replies.push(Reply {
-            connection: connect.client.connection,
-            xid: 0,
-            zxid,
-            end: outbox.bytes.len(),
-            then: Then::Begin { session, timeout_ms },
-            answers: false,
-        });
+        outbox.push(connect.client, 0, zxid, Then::Begin { session, timeout_ms }, false);
     }
 
-    fn clamp(&self, timeout_ms: i32) -> i32 {
+    pub(super) fn clamp(&self, timeout_ms: i32) -> i32 {
         let Settings { session_timeout_ms_min: min, session_timeout_ms_max: max, .. } =
             self.settings;
         timeout_ms.max(min).min(max)
     }
 
-    fn reopen_session(&mut self, connect: Connect, session: i64, now: Time) {
+    pub(super) fn reopen_session(&mut self, connect: Connect, session: i64, now: Time) {
         // Whoever holds the session's connection loses it before the password is looked at, as
         // Apache does it.
-        if let Some(previous) = self.sessions.owner(session).and_then(client)
+        if let Some(previous) = self.attached.holder(session)
             && previous != connect.client
         {
-            self.notices.push_back(Notice::Close { client: previous });
+            self.close(previous);
         }
         self.stats.connections_revalidated += 1;
         let timeout_ms = self.clamp(connect.timeout_ms);
@@ -86,6 +93,7 @@ impl Pipeline {
         let read_only = connect.has_read_only.then_some(false);
         let (response, then) = match is_right {
             true => {
+                self.attached.insert(connect.client, session, timeout_ms);
                 let response = ConnectResponse { timeout_ms, session, password, read_only };
                 (response, Then::Begin { session, timeout_ms })
             }
@@ -98,6 +106,18 @@ impl Pipeline {
 
     /// A write of a client, or its session's end.
     pub fn handle_write(&mut self, write: &Write<'_>, now: Time, wall: WallMs) {
+        if self.attached.is_cut(write.client) {
+            // Something before it was not done.
+            self.notices.push_back(Notice::Close { client: write.client });
+            return;
+        }
+        match self.part.is_preparing() {
+            true => self.prepare_own(write, now, wall),
+            false => self.follow_write(write),
+        }
+    }
+
+    fn prepare_own(&mut self, write: &Write<'_>, now: Time, wall: WallMs) {
         self.writer.set_now(now);
         match self.sessions.check(write.session, owner(write.client)) {
             Ok(()) => {
@@ -105,15 +125,12 @@ impl Pipeline {
             }
             // The client has gone to another connection: this one ends without an answer, so that
             // it cannot take the error for its session's.
-            Err(ErrorCode::SessionMoved) => {
-                self.notices.push_back(Notice::Close { client: write.client });
-                return;
-            }
+            Err(ErrorCode::SessionMoved) => return self.close(write.client),
             Err(error) => return self.reply_error(write, self.prepared, error),
         }
         if write.op == OpCode::CloseSession {
             if !self.end_session(write.session, write.xid, Some(write.client), wall) {
-                self.notices.push_back(Notice::Close { client: write.client });
+                self.close(write.client);
             }
             return;
         }
@@ -121,53 +138,69 @@ impl Pipeline {
             return self.reply_error(write, self.prepared, ErrorCode::MarshallingError);
         };
         if let Request::Reconfig(_) = request {
-            let error = match self.settings.reconfig {
-                true => ErrorCode::Unimplemented,
-                false => ErrorCode::ReconfigDisabled,
-            };
-            return self.reply_error(write, self.prepared, error);
+            return self.reply_error(write, self.prepared, self.reconfig_error());
         }
         if let Request::Sync { path } = request {
-            return self.reply_sync(write, path);
+            return match self.part {
+                Part::Alone => self.reply_sync(write, path),
+                _ => self.lead_sync(write),
+            };
         }
         let Some(zxid) = self.next_zxid(Room::Plenty) else {
             self.stats.refused_no_room += 1;
             return self.reply_error(write, self.prepared, ErrorCode::SystemError);
         };
         let header = TxnHeader { session: write.session, cxid: write.xid, zxid, time_ms: wall.0 };
-        self.apply_request(&header, write, request);
+        let core = usize::from(write.client.core);
+        let mut reply = std::mem::take(&mut self.outboxes[core].bytes);
+        let asker = Asker { session: write.session, ids: write.ids };
+        self.apply_request(&header, write.op, asker, request, &mut reply);
+        self.outboxes[core].bytes = reply;
+        self.push_reply(write, zxid);
+    }
+
+    pub(super) fn reconfig_error(&self) -> ErrorCode {
+        match self.settings.reconfig {
+            true => ErrorCode::Unimplemented,
+            false => ErrorCode::ReconfigDisabled,
+        }
     }
 
     /// The next zxid, where the log has the room that `needed` asks for.
-    fn next_zxid(&mut self, needed: Room) -> Option<Zxid> {
+    pub(super) fn next_zxid(&mut self, needed: Room) -> Option<Zxid> {
         match (self.room, needed) {
             (Room::Plenty, _) | (Room::SessionsOnly, Room::SessionsOnly) => {}
             _ => return None,
         }
-        let zxid = self.prepared.next().expect("an epoch is changed before its counter runs out");
+        let last = self.prepared.max(self.epoch_start);
+        let zxid = last.next().expect("an epoch is changed before its counter runs out");
         self.prepared = zxid;
         self.stats.txns += 1;
         Some(zxid)
     }
 
-    /// Applies what a client asked for and makes its reply, or makes the error's.
-    fn apply_request(&mut self, header: &TxnHeader, write: &Write<'_>, request: Request<'_>) {
-        let core = usize::from(write.client.core);
+    /// Applies what a client asked for and appends its reply, or the error's.
+    pub(super) fn apply_request(
+        &mut self,
+        header: &TxnHeader,
+        op: OpCode,
+        asker: Asker<'_>,
+        request: Request<'_>,
+        reply: &mut Vec<u8>,
+    ) {
         let mut txn = std::mem::take(&mut self.txns.bytes);
-        let mut reply = std::mem::take(&mut self.outboxes[core].bytes);
-        let asker = Asker { session: write.session, ids: write.ids };
-
-        let frame = response::begin_frame(&mut reply);
-        ReplyHeader { xid: write.xid, zxid: header.zxid, error: 0 }.encode(&mut reply);
+        let (xid, zxid) = (header.cxid, header.zxid);
+        let frame = response::begin_frame(reply);
+        ReplyHeader { xid, zxid, error: 0 }.encode(reply);
         let marks = Marks { txn: txn.len(), body: reply.len() };
         self.begin(header);
-        txn::encode_header(header, write.op, &mut txn);
+        txn::encode_header(header, op, &mut txn);
         let outcome = match request {
             Request::Multi(ops) => {
-                self.apply_multi(header, asker, ops, &mut txn, &mut reply, marks);
+                self.apply_multi(header, asker, ops, &mut txn, reply, marks);
                 Ok(())
             }
-            request => self.apply_single(asker, request, &mut txn, &mut reply),
+            request => self.apply_single(asker, request, &mut txn, reply),
         };
         if let Err(error) = outcome {
             self.stats.errors += 1;
@@ -177,16 +210,12 @@ impl Pipeline {
             txn::encode_header(header, OpCode::Error, &mut txn);
             Txn::Error { code: error.raw() }.encode_record(&mut txn);
             reply.truncate(marks.body - ReplyHeader::SIZE);
-            ReplyHeader { xid: write.xid, zxid: header.zxid, error: error.raw() }
-                .encode(&mut reply);
+            ReplyHeader { xid, zxid, error: error.raw() }.encode(reply);
         }
         self.events.extend(self.writer.finish().events);
-        response::finish_frame(&mut reply, frame);
+        response::finish_frame(reply, frame);
         self.txns.bytes = txn;
-        self.end_txn(header.zxid, true);
-        let outbox = &mut self.outboxes[core];
-        outbox.bytes = reply;
-        push_reply(outbox, write, header.zxid);
+        self.end_txn(zxid, true);
     }
 
     fn begin(&mut self, header: &TxnHeader) {
@@ -199,6 +228,15 @@ impl Pipeline {
             txn::encode_digest(self.writer.digest(), &mut self.txns.bytes);
         }
         self.txns.ends.push((zxid, self.txns.bytes.len()));
+        self.note_digest(zxid);
+    }
+
+    /// Keeps the tree's digest after every [`DIGEST_INTERVAL`]th transaction, and in an ensemble
+    /// until that is committed.
+    pub(super) fn note_digest(&mut self, zxid: Zxid) {
+        if self.part != Part::Alone {
+            self.uncommitted_digests.push_back((zxid, self.writer.digest()));
+        }
         if zxid.counter().is_multiple_of(DIGEST_INTERVAL) {
             if self.digests.len() == DIGESTS_MAX {
                 self.digests.pop_front();
@@ -218,39 +256,34 @@ impl Pipeline {
         let checks = Checks { writer: &self.writer, settings: &self.settings, asker };
         match request {
             Request::Create(create) => {
-                let with_stat = create.op != OpCode::Create;
-                let path = self.apply_create(asker, &create, |change| change.encode_record(txn))?;
-                body.put_string(&path);
-                if with_stat {
-                    self.stat_of(&path).encode(body);
-                }
+                let checked = checks.create(&create)?;
+                self.apply(&checked.txn(), txn, body);
             }
             Request::Delete { path, version } => {
                 checks.delete(path, version)?;
-                self.apply(&Txn::Delete { path, by_reaper: false }, txn);
+                self.apply(&Txn::Delete { path, by_reaper: false }, txn, body);
             }
             Request::DeleteContainer { path } => {
                 checks.delete_container(path)?;
-                self.apply(&Txn::Delete { path, by_reaper: true }, txn);
+                self.apply(&Txn::Delete { path, by_reaper: true }, txn, body);
             }
             Request::SetData { path, data, version } => {
                 let version = checks.set_data(path, data, version)?;
-                self.apply(&Txn::SetData { path, data, version }, txn);
-                self.stat_of(path).encode(body);
+                self.apply(&Txn::SetData { path, data, version }, txn, body);
             }
             Request::SetAcl { path, acl, version } => {
                 let (acl, version) = checks.set_acl(path, acl, version)?;
-                self.apply(&Txn::SetAcl { path, acl, version }, txn);
-                self.stat_of(path).encode(body);
+                self.apply(&Txn::SetAcl { path, acl, version }, txn, body);
             }
             _ => return Err(ErrorCode::Unimplemented),
         }
         Ok(())
     }
 
-    fn apply(&mut self, change: &Txn<'_>, txn: &mut Vec<u8>) {
+    fn apply(&mut self, change: &Txn<'_>, txn: &mut Vec<u8>, body: &mut Vec<u8>) {
         change.encode_record(txn);
         self.apply_checked(change);
+        self.put_result(change, body);
     }
 
     fn apply_checked(&mut self, change: &Txn<'_>) {
@@ -259,19 +292,41 @@ impl Pipeline {
             .expect("what was checked against the newest state applies to it");
     }
 
-    /// Checks and applies a create, with `encode` called on its transaction; its final path.
-    fn apply_create(
-        &mut self,
-        asker: Asker<'_>,
-        create: &CreateRequest<'_>,
-        encode: impl FnOnce(&Txn<'_>),
-    ) -> Result<String> {
-        let checks = Checks { writer: &self.writer, settings: &self.settings, asker };
-        let checked = checks.create(create)?;
-        let change = checked.txn();
-        encode(&change);
-        self.apply_checked(&change);
-        Ok(checked.path.into_owned())
+    /// Appends what the reply to a request says of the change that was just applied for it.
+    pub(super) fn put_result(&self, change: &Txn<'_>, body: &mut Vec<u8>) {
+        match change {
+            Txn::Create(create) => {
+                body.put_string(create.path);
+                if change.op() != OpCode::Create {
+                    self.stat_of(create.path).encode(body);
+                }
+            }
+            Txn::SetData { path, .. } | Txn::SetAcl { path, .. } => {
+                self.stat_of(path).encode(body);
+            }
+            _ => {}
+        }
+    }
+
+    /// The same for one change of a multi.
+    pub(super) fn put_multi_result(&self, change: &Txn<'_>, body: &mut Vec<u8>) {
+        match change {
+            Txn::Create(create) => {
+                let path = create.path;
+                let stat = self.stat_of(path);
+                let result = match change.op() {
+                    OpCode::Create => OpResult::Created { path },
+                    _ => OpResult::CreatedWithStat { path, stat: &stat },
+                };
+                response::put_op_result(body, &result);
+            }
+            Txn::SetData { path, .. } => {
+                let stat = self.stat_of(path);
+                response::put_op_result(body, &OpResult::DataSet { stat: &stat });
+            }
+            Txn::CheckVersion { .. } => response::put_op_result(body, &OpResult::Checked),
+            _ => response::put_op_result(body, &OpResult::Deleted),
+        }
     }
 
     fn stat_of(&self, path: &str) -> crate::wire::stat::Stat {
@@ -333,38 +388,28 @@ impl Pipeline {
         body: &mut Vec<u8>,
     ) -> Result<()> {
         let checks = Checks { writer: &self.writer, settings: &self.settings, asker };
-        match op {
+        let checked;
+        let change = match op {
             Op::Create(create) => {
-                let path =
-                    self.apply_create(asker, create, |change| change.encode_in_multi(txn))?;
-                let stat = self.stat_of(&path);
-                let result = match create.op {
-                    OpCode::Create => OpResult::Created { path: &path },
-                    _ => OpResult::CreatedWithStat { path: &path, stat: &stat },
-                };
-                response::put_op_result(body, &result);
+                checked = checks.create(create)?;
+                checked.txn()
             }
             Op::Delete { path, version } => {
                 checks.delete(path, *version)?;
-                let change = Txn::Delete { path, by_reaper: false };
-                change.encode_in_multi(txn);
-                self.apply_checked(&change);
-                response::put_op_result(body, &OpResult::Deleted);
+                Txn::Delete { path, by_reaper: false }
             }
             Op::SetData { path, data, version } => {
                 let version = checks.set_data(path, *data, *version)?;
-                let change = Txn::SetData { path, data: *data, version };
-                change.encode_in_multi(txn);
-                self.apply_checked(&change);
-                let stat = self.stat_of(path);
-                response::put_op_result(body, &OpResult::DataSet { stat: &stat });
+                Txn::SetData { path, data: *data, version }
             }
             Op::Check { path, version } => {
                 let version = checks.check(path, *version)?;
-                Txn::CheckVersion { path, version }.encode_in_multi(txn);
-                response::put_op_result(body, &OpResult::Checked);
+                Txn::CheckVersion { path, version }
             }
-        }
+        };
+        change.encode_in_multi(txn);
+        self.apply_checked(&change);
+        self.put_multi_result(&change, body);
         Ok(())
     }
 
@@ -391,23 +436,27 @@ impl Pipeline {
         let is_listed = self.settings.close_session_txn && size <= self.settings.txn_bytes_max;
         let change = Txn::CloseSession { paths: is_listed.then_some(paths) };
         self.apply_alone(&header, &change);
-        let holder = self.sessions.owner(session).and_then(client);
         self.sessions.close(session, zxid);
-        if let Some(holder) = asker.or(holder) {
-            let outbox = &mut self.outboxes[usize::from(holder.core)];
-            if asker.is_some() {
-                response::put_header_only(
-                    &mut outbox.bytes,
-                    &ReplyHeader { xid: cxid, zxid, error: 0 },
-                );
+        let holder = self.attached.holder(session);
+        self.attached.release(session);
+        match (asker, holder) {
+            (Some(asker), _) => {
+                let outbox = &mut self.outboxes[usize::from(asker.core)];
+                let header = ReplyHeader { xid: cxid, zxid, error: 0 };
+                response::put_header_only(&mut outbox.bytes, &header);
+                outbox.push(asker, cxid, zxid, Then::Close, true);
+                self.hold_back(asker, session, OpCode::CloseSession);
             }
-            let end = outbox.bytes.len();
-            let connection = holder.connection;
-            let answers = asker.is_some();
-            let then = Then::Close;
-            outbox.replies.push(Reply { connection, xid: cxid, zxid, end, then, answers });
+            (None, Some(holder)) => self.push_ended(holder),
+            (None, None) => {}
         }
         true
+    }
+
+    /// The connection of a session that has ended is told nothing, and ends.
+    pub(super) fn push_ended(&mut self, holder: Client) {
+        let outbox = &mut self.outboxes[usize::from(holder.core)];
+        outbox.push(holder, 0, self.prepared, Then::Close, false);
     }
 
     /// Deletes a container or TTL node that has had its time, if it still may be deleted.
@@ -425,7 +474,7 @@ impl Pipeline {
     }
 
     /// Applies and encodes a transaction that no connection waits for, or that cannot fail.
-    fn apply_alone(&mut self, header: &TxnHeader, change: &Txn<'_>) {
+    pub(super) fn apply_alone(&mut self, header: &TxnHeader, change: &Txn<'_>) {
         self.begin(header);
         self.apply_checked(change);
         self.events.extend(self.writer.finish().events);
@@ -443,34 +492,66 @@ impl Pipeline {
         response::put_reply(&mut outbox.bytes, write.xid, zxid, |out| {
             response::put_path(out, path);
         });
-        push_reply(outbox, write, zxid);
+        self.push_reply(write, zxid);
     }
 
-    fn reply_error(&mut self, write: &Write<'_>, zxid: Zxid, error: ErrorCode) {
+    pub(super) fn reply_error(&mut self, write: &Write<'_>, zxid: Zxid, error: ErrorCode) {
         let outbox = &mut self.outboxes[usize::from(write.client.core)];
         response::put_error(&mut outbox.bytes, write.xid, zxid, error);
-        push_reply(outbox, write, zxid);
+        self.push_reply(write, zxid);
+    }
+
+    /// Adds the reply whose frame was appended to the outbox; it is held back behind what the
+    /// session waits for.
+    fn push_reply(&mut self, write: &Write<'_>, zxid: Zxid) {
+        let outbox = &mut self.outboxes[usize::from(write.client.core)];
+        outbox.push(write.client, write.xid, zxid, Then::Serve, true);
+        if !self.waiting.is_empty() {
+            self.hold_back(write.client, write.session, write.op);
+        }
+    }
+
+    /// Takes the newest reply out of the outbox again where something of its session waits.
+    fn hold_back(&mut self, client: Client, session: i64, op: OpCode) {
+        if !self.waiting.has(session) {
+            return;
+        }
+        let outbox = &mut self.outboxes[usize::from(client.core)];
+        let reply = outbox.replies.pop().expect("it was just pushed");
+        let start = outbox.replies.last().map_or(0, |before| before.end);
+        let frame = outbox.bytes.split_off(start);
+        let write = Write { client, session, xid: reply.xid, op, body: &[], ids: &[] };
+        self.waiting.hold(&write, reply.zxid, frame, reply.then);
+    }
+
+    /// Adds a reply that is ready, behind everything prepared so far.
+    pub(super) fn push_frame(&mut self, client: Client, xid: i32, frame: &[u8], then: Then) {
+        if self.attached.is_cut(client) {
+            // Something before it may be missing.
+            return;
+        }
+        let zxid = self.prepared;
+        let answers = !matches!(then, Then::Begin { .. });
+        let outbox = &mut self.outboxes[usize::from(client.core)];
+        let start = outbox.bytes.len();
+        outbox.bytes.extend_from_slice(frame);
+        if answers {
+            // Where it was held back, the client may have been told of more than its transaction:
+            // it must not take an older server for one that is up to date.
+            ReplyHeader::set_zxid(&mut outbox.bytes[start..], zxid);
+        }
+        outbox.push(client, xid, zxid, then, answers);
     }
 }
 
-fn push_reply(outbox: &mut Outbox, write: &Write<'_>, zxid: Zxid) {
-    outbox.replies.push(Reply {
-        connection: write.client.connection,
-        xid: write.xid,
-        zxid,
-        end: outbox.bytes.len(),
-        then: Then::Serve,
-        answers: true,
-    });
+impl Outbox {
+    /// Adds the reply whose frame was appended to the bytes.
+    fn push(&mut self, client: Client, xid: i32, zxid: Zxid, then: Then, answers: bool) {
+        let (connection, end) = (client.connection, self.bytes.len());
+        self.replies.push(Reply { connection, xid, zxid, end, then, answers });
+    }
 }
 
 fn owner(client: Client) -> Owner {
     Owner::Connection { core: client.core, connection: client.connection }
-}
-
-fn client(owner: Owner) -> Option<Client> {
-    match owner {
-        Owner::Connection { core, connection } => Some(Client { core, connection }),
-        Owner::Learner(_) => None,
-    }
 }

@@ -92,6 +92,7 @@ pub struct ClientCore {
     pub(super) admission: Arc<Admission>,
     pub(super) connections: Slots<Connection>,
     pub(super) watches: Watches,
+    watch_seed: u64,
     pub(super) batch: ToPipeline,
     pub(super) commands: Vec<Command>,
     /// Connections with something to send.
@@ -152,6 +153,7 @@ impl ClientCore {
             admission,
             connections: Slots::default(),
             watches: Watches::new(watch_seed),
+            watch_seed,
             batch: ToPipeline::default(),
             commands: Vec::new(),
             dirty: Vec::new(),
@@ -401,6 +403,24 @@ impl ClientCore {
         self.stats.connections_closed += 1;
         self.watches.remove_connection(super::watcher(token));
         self.commands.push(Command::Close(token));
+        if connection.phase != Phase::Greeting {
+            self.batch.items.push(Item::Closed { connection: token });
+        }
+    }
+
+    /// Serves another tree, at a version that may be older: whoever has a session, or has asked
+    /// for one, is disconnected, and nobody watches any more.
+    pub(super) fn replace_tree(&mut self, tree: Arc<Tree>, version: Zxid, shared: Arc<AtomicI64>) {
+        let greeted = self.connections.iter().filter(|it| it.phase != Phase::Greeting);
+        let greeted: Vec<Token> = greeted.map(|it| it.token).collect();
+        for token in greeted {
+            self.close(token, "a leader's state has replaced this server's");
+        }
+        self.watches = Watches::new(self.watch_seed);
+        self.tree = tree;
+        self.version = version;
+        self.links.version = shared;
+        self.links.version.store(version.raw(), Ordering::Release);
     }
 
     /// Performs what the turn decided: at most one send per connection, one batch to the pipeline.

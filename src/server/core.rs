@@ -44,6 +44,8 @@ pub enum CoreFault {
     Log(#[from] LogError),
     #[error(transparent)]
     Ring(#[from] RingError),
+    #[error("{0}")]
+    Ensemble(String),
 }
 
 /// Runs the roles on `ring` until `stop` is set and everything that was accepted is done.
@@ -113,6 +115,9 @@ fn dispatch(roles: &mut Roles, completion: Completion<'_>) -> Result<(), LogErro
             Some(pipeline) => pipeline.handle(completion),
             None => Ok(()),
         },
+        completion if roles.pipeline.as_ref().is_some_and(|it| it.owns(&completion)) => {
+            roles.pipeline.as_mut().map_or(Ok(()), |pipeline| pipeline.handle(completion))
+        }
         completion => {
             if let Some(clients) = &mut roles.clients {
                 clients.handle(completion);
@@ -123,7 +128,7 @@ fn dispatch(roles: &mut Roles, completion: Completion<'_>) -> Result<(), LogErro
 }
 
 /// What the roles do after the completions of a turn.
-fn turn(ring: &mut Ring, roles: &mut Roles, now: Time) -> Result<(), LogError> {
+fn turn(ring: &mut Ring, roles: &mut Roles, now: Time) -> Result<(), CoreFault> {
     if let Some(clients) = &mut roles.clients {
         clients.deliver();
         if clients.poll_timeout() <= now {
@@ -135,6 +140,9 @@ fn turn(ring: &mut Ring, roles: &mut Roles, now: Time) -> Result<(), LogError> {
     }
     if let Some(pipeline) = &mut roles.pipeline {
         pipeline.turn(ring)?;
+        if let Some(reason) = pipeline.poll_fault() {
+            return Err(CoreFault::Ensemble(reason));
+        }
     }
     let before = packet_counts(roles);
     let delivering = clock::now();

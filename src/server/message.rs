@@ -2,10 +2,12 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 
 use crate::io::ring::Token;
 use crate::pipeline::{Connect, Notice, Outbox};
 use crate::server::report::{ClientReport, Question, ServerReport};
+use crate::tree::Tree;
 use crate::tree::effects::Event;
 use crate::wire::acl::Id;
 use crate::wire::opcode::OpCode;
@@ -35,6 +37,8 @@ pub enum Item {
     },
     /// A session was heard of.
     Touch { session: i64 },
+    /// A connection that had asked for a session is closed.
+    Closed { connection: Token },
     /// A connection asks about the whole server.
     Ask { connection: Token, question: Question },
     /// This core's part of the answer to a question of that number.
@@ -46,8 +50,11 @@ pub enum Item {
 pub enum ToClients {
     /// Transactions are durable: the replies to this core's connections, and all events.
     Published { through: Zxid, outbox: Outbox, events: Arc<[Event]> },
-    /// What waited for no disk.
+    /// What waited for no commit; never that the tree is replaced.
     Notice(Notice),
+    /// Serve this tree at this version, publish in `shared` the version that is served, and end
+    /// all clients' connections: what they knew may never have happened.
+    Replaced { tree: Arc<Tree>, version: Zxid, shared: Arc<AtomicI64> },
     /// Answer this question.
     Report { number: u64, question: Question },
     /// The answer to a question that this connection asked.

@@ -37,11 +37,26 @@ pub mod snapshots;
 
 pub mod background;
 
+pub mod peers;
+
+pub mod keeper;
+pub mod member;
+
 mod reporting;
 pub mod writer;
 
 pub mod core;
+
+#[expect(clippy::disallowed_types, reason = "small files are made durable")]
+pub mod small_file;
+
+pub mod epochs;
+pub mod standing;
+
 pub mod recover;
+pub mod recover_member;
+
+pub mod ensemble;
 
 mod start;
 

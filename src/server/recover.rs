@@ -1,5 +1,6 @@
 //! From files to a tree: the newest good snapshot, then the log behind it, each step timed.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 use crate::io::clock;
@@ -8,10 +9,12 @@ use crate::log::append::Log;
 use crate::log::recover::{Options, Recovered as RecoveredLog, open};
 use crate::pipeline::session::Sessions;
 use crate::server::report::StartupReport;
-use crate::snapshot::load::LoadOptions;
+use crate::server::small_file::FileError;
+use crate::snapshot::load::{LoadOptions, Loaded};
 use crate::snapshot::{self, SnapshotError};
+use crate::time::Time;
 use crate::tree::TreeError;
-use crate::tree::writer::{TreeConfig, Writer};
+use crate::tree::writer::{Replay, TreeConfig, Writer};
 use crate::wire::error::DecodeError;
 use crate::wire::txn::{self, Txn};
 use crate::zxid::Zxid;
@@ -23,6 +26,8 @@ pub enum RecoverError {
     Log(#[from] LogError),
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error("{op} {}: {source}", path.display())]
     Io { op: &'static str, path: PathBuf, source: std::io::Error },
     #[error(
@@ -37,8 +42,6 @@ pub enum RecoverError {
         log.display()
     )]
     LogBehind { last: Zxid, snapshot: Zxid, log: PathBuf },
-    #[error("zxid {zxid} is the last of its epoch")]
-    EpochEnded { zxid: Zxid },
     #[error("transaction {zxid} in the log is none: {error}")]
     Decode { zxid: Zxid, error: DecodeError },
     #[error("transaction {zxid} in the log does not fit the tree: {error}")]
@@ -73,13 +76,7 @@ pub struct Places<'a> {
 /// # Errors
 /// Anything that would make the server serve less than it acknowledged.
 pub fn recover(places: &Places<'_>, options: Options) -> Result<Recovered, RecoverError> {
-    for path in [places.data, places.log] {
-        std::fs::create_dir_all(path).map_err(|source| RecoverError::Io {
-            op: "create",
-            path: path.to_owned(),
-            source,
-        })?;
-    }
+    create_directories(places)?;
     let mut told = Vec::new();
     let start = clock::now();
     let log = open(places.log, options)?;
@@ -89,18 +86,10 @@ pub fn recover(places: &Places<'_>, options: Options) -> Result<Recovered, Recov
         places.data,
         &LoadOptions { tree: places.tree, now: opened, threads: 0 },
     )?;
+    let is_fuzzy = loaded.as_ref().is_some_and(|loaded| loaded.is_fuzzy);
     let (mut writer, mut sessions, snapshot) = match loaded {
         Some(loaded) => {
-            for skipped in &loaded.skipped {
-                tracing::error!("{} is passed over: {}", skipped.path.display(), skipped.error);
-            }
-            told.push(format!(
-                "snapshot of zxid {}: {} znodes, {} sessions, in {} ms",
-                loaded.zxid,
-                loaded.figures.nodes,
-                loaded.sessions.len(),
-                (clock::now() - opened).as_millis()
-            ));
+            told.push(snapshot_line(&loaded, opened));
             (loaded.writer, loaded.sessions.into_iter().collect(), loaded.zxid)
         }
         None if log.is_empty() || places.trust_empty => {
@@ -121,8 +110,15 @@ pub fn recover(places: &Places<'_>, options: Options) -> Result<Recovered, Recov
         let log_dir = places.log.to_owned();
         return Err(RecoverError::LogBehind { last: log.last(), snapshot, log: log_dir });
     }
+    if is_fuzzy {
+        writer.set_replay(Replay::Fuzzy);
+    }
     let replaying = clock::now();
-    let count = replay(&log, snapshot, &mut writer, &mut sessions, places.check_digest)?;
+    let check_digest = places.check_digest;
+    let kept = Kept::nothing();
+    let how = Replaying { after: snapshot, is_fuzzy, check_digest, kept };
+    let count = replay(&log, how, &mut writer, &mut sessions)?.txns;
+    writer.set_replay(Replay::Exact);
     let took_ms = (clock::now() - replaying).as_millis();
     told.push(format!("{count} transactions replayed up to zxid {}, in {took_ms} ms", log.last()));
     let startup = StartupReport {
@@ -134,9 +130,32 @@ pub fn recover(places: &Places<'_>, options: Options) -> Result<Recovered, Recov
     Ok(Recovered { writer, sessions, snapshot, log, startup, told })
 }
 
-type SessionsAtRest = std::collections::BTreeMap<i64, i32>;
+pub(super) fn create_directories(places: &Places<'_>) -> Result<(), RecoverError> {
+    [places.data, places.log].into_iter().try_for_each(|path| {
+        std::fs::create_dir_all(path).map_err(|source| RecoverError::Io {
+            op: "create",
+            path: path.to_owned(),
+            source,
+        })
+    })
+}
 
-fn log_line(log: &RecoveredLog, took_ms: u128) -> String {
+pub(super) type SessionsAtRest = std::collections::BTreeMap<i64, i32>;
+
+pub(super) fn snapshot_line(loaded: &Loaded, begun: Time) -> String {
+    for skipped in &loaded.skipped {
+        tracing::error!("{} is passed over: {}", skipped.path.display(), skipped.error);
+    }
+    format!(
+        "snapshot of zxid {}: {} znodes, {} sessions, in {} ms",
+        loaded.zxid,
+        loaded.figures.nodes,
+        loaded.sessions.len(),
+        (clock::now() - begun).as_millis()
+    )
+}
+
+pub(super) fn log_line(log: &RecoveredLog, took_ms: u128) -> String {
     let figures = log.figures();
     if let Some((path, offset, why)) = &figures.torn {
         tracing::warn!(
@@ -154,20 +173,81 @@ fn log_line(log: &RecoveredLog, took_ms: u128) -> String {
     )
 }
 
-fn replay(
+/// How the log is replayed.
+pub(super) struct Replaying {
+    /// The snapshot's zxid.
+    pub after: Zxid,
+    /// Whether the snapshot holds parts of later transactions.
+    pub is_fuzzy: bool,
+    pub check_digest: bool,
+    pub kept: Kept,
+}
+
+/// The newest transactions, which stay undoable: a leader may take those back that it does not
+/// have.
+pub(super) struct Kept {
+    /// What is known to be committed is never taken back.
+    committed: Zxid,
+    txns_max: usize,
+    bytes_max: usize,
+    /// Each with its length in bytes.
+    txns: VecDeque<(Zxid, usize)>,
+    bytes: usize,
+}
+
+impl Kept {
+    /// None: nobody takes anything back.
+    pub fn nothing() -> Kept {
+        Kept::after(Zxid::MAX, 0, 0)
+    }
+
+    /// Those after `committed`, and of these the newest so many.
+    pub fn after(committed: Zxid, txns_max: usize, bytes_max: usize) -> Kept {
+        Kept { committed, txns_max, bytes_max, txns: VecDeque::new(), bytes: 0 }
+    }
+
+    /// Takes in that `zxid` was applied; gives the newest one that need not be undoable any more.
+    pub fn push(&mut self, zxid: Zxid, bytes: usize) -> Option<Zxid> {
+        if zxid <= self.committed {
+            return Some(zxid);
+        }
+        self.txns.push_back((zxid, bytes));
+        self.bytes += bytes;
+        let mut given_up = None;
+        while self.txns.len() > self.txns_max || self.bytes > self.bytes_max {
+            let (zxid, bytes) = self.txns.pop_front().expect("one was just pushed");
+            self.bytes -= bytes;
+            given_up = Some(zxid);
+        }
+        given_up
+    }
+}
+
+/// What a replay came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Replayed {
+    pub txns: u64,
+    /// The newest transaction that cannot be undone any more.
+    pub needless: Zxid,
+    /// Whether the last digest in the log is that of the tree there.
+    pub is_proven: bool,
+}
+
+/// Applies what stands in the log behind the snapshot. A tree that is fuzzy becomes exact somewhere
+/// on the way: digests are not checked before the first that is right.
+pub(super) fn replay(
     log: &RecoveredLog,
-    after: Zxid,
+    replaying: Replaying,
     writer: &mut Writer,
     sessions: &mut SessionsAtRest,
-    check_digest: bool,
-) -> Result<u64, RecoverError> {
+) -> Result<Replayed, RecoverError> {
+    let Replaying { after, mut is_fuzzy, check_digest, mut kept } = replaying;
+    let mut replayed = Replayed::default();
     if log.last() <= after {
-        return Ok(0);
+        return Ok(replayed);
     }
-    let mut count = 0;
-    let Some(first) = after.next() else {
-        return Err(RecoverError::EpochEnded { zxid: after });
-    };
+    // Behind the last of an epoch this is the start of the next one, where no transaction is.
+    let first = Zxid::from_raw(after.raw() + 1);
     for logged in log.read_from(first)? {
         let (zxid, bytes) = logged?;
         let logged = txn::decode(bytes).map_err(|error| RecoverError::Decode { zxid, error })?;
@@ -183,17 +263,22 @@ fn replay(
             }
             _ => {}
         }
-        if let Some(expected) = logged.digest
-            && check_digest
-            && expected != writer.digest()
-        {
-            return Err(RecoverError::Digest { zxid, found: writer.digest(), logged: expected });
+        if let Some(expected) = logged.digest {
+            let found = writer.digest();
+            replayed.is_proven = expected == found;
+            is_fuzzy &= !replayed.is_proven;
+            if !replayed.is_proven && !is_fuzzy && check_digest {
+                return Err(RecoverError::Digest { zxid, found, logged: expected });
+            }
         }
-        count += 1;
-        // Nobody reads yet: no older version is needed by anyone.
-        writer.reclaim(zxid, &[]);
+        replayed.txns += 1;
+        if let Some(needless) = kept.push(zxid, bytes.len()) {
+            // Nobody reads yet: no older version is needed by anyone.
+            writer.reclaim(needless, &[]);
+            replayed.needless = needless;
+        }
     }
-    Ok(count)
+    Ok(replayed)
 }
 
 /// The log, open for appending behind what the tree holds.

@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::config::ensemble::{self, Ensemble, ServerAddress};
 use crate::server::four_letter::Word;
 use crate::server::questions::Asked;
 use crate::server::report::{
-    ConfReport, LogCounters, Mode, PipelineCounters, ServerReport, SessionReport,
+    ConfReport, EnsembleConf, LogCounters, Mode, PipelineCounters, ServerReport, SessionReport,
 };
 use crate::server::word::wall_at;
 use crate::server::writer::PipelineCore;
 use crate::time::Time;
+use crate::zab::output::Role;
 
 impl PipelineCore {
     /// The whole answer to a question, with every core's part.
@@ -19,16 +21,16 @@ impl PipelineCore {
         if let Word::Stmk { mask } = question.word {
             self.trace_mask = mask;
         }
-        let totals = self.pipeline.writer().totals();
+        let totals = self.replica.pipeline().writer().totals();
         let mut report = ServerReport {
-            serving: true,
+            serving: self.replica.is_alone() || self.replica.role() != Role::Looking,
             clients: asked.reports,
-            mode: Mode::Standalone,
-            last_zxid: self.pipeline.durable(),
+            mode: self.mode(),
+            last_zxid: self.replica.pipeline().committed(),
             node_count: usize::try_from(totals.node_count).unwrap_or(usize::MAX),
             approximate_data_size: totals.data_size,
             ephemerals_count: usize::try_from(totals.ephemeral_count).unwrap_or(usize::MAX),
-            global_sessions: self.pipeline.sessions().count(),
+            global_sessions: self.replica.pipeline().sessions().count(),
             started_wall_ms: wall_at(self.started, self.now, self.wall),
             uptime_ms: u64::try_from(self.now.since(self.started).as_millis()).unwrap_or(u64::MAX),
             conf: self.conf(),
@@ -40,7 +42,7 @@ impl PipelineCore {
                 sync_ms: self.disk.sync_ms.clone(),
             },
             startup: Some(self.startup),
-            tree_digest: self.pipeline.writer().digest(),
+            tree_digest: self.replica.pipeline().writer().digest(),
             trace_mask: self.trace_mask,
             ..ServerReport::default()
         };
@@ -52,7 +54,7 @@ impl PipelineCore {
             self.put_sessions(&mut report);
         }
         if question.wants_digests() {
-            report.digests = self.pipeline.digests().collect();
+            report.digests = self.replica.pipeline().digests().collect();
         }
         if question.wants_directory_sizes() {
             report.data_dir_size = size_below(Path::new(&report.conf.data_dir));
@@ -69,7 +71,7 @@ impl PipelineCore {
     }
 
     fn pipeline_counters(&self) -> PipelineCounters {
-        let stats = self.pipeline.stats();
+        let stats = self.replica.pipeline().stats();
         PipelineCounters {
             txns: stats.txns,
             errors: stats.errors,
@@ -96,13 +98,25 @@ impl PipelineCore {
             session_timeout_ms_min: config.session_timeout_ms_min,
             session_timeout_ms_max: config.session_timeout_ms_max,
             listen_backlog: config.client_listen_backlog,
-            server_id: 0,
-            ensemble: None,
+            server_id: config.ensemble.my_id.filter(|_| !self.replica.is_alone()).unwrap_or(0),
+            ensemble: (!self.replica.is_alone()).then(|| ensemble_conf(&config.ensemble)),
+        }
+    }
+
+    fn mode(&self) -> Mode {
+        if self.replica.is_alone() {
+            return Mode::Standalone;
+        }
+        match self.replica.role() {
+            Role::Leading { .. } => Mode::Leader,
+            Role::Observing { .. } => Mode::Observer,
+            // A server that looks for a leader answers no word that shows its mode.
+            Role::Following { .. } | Role::Looking => Mode::Follower,
         }
     }
 
     fn put_sessions(&self, report: &mut ServerReport) {
-        let sessions = self.pipeline.sessions();
+        let sessions = self.replica.pipeline().sessions();
         for (expires_ms, ids) in sessions.expiries() {
             let expires = Time::from_nanos(expires_ms.saturating_mul(1_000_000));
             for session in ids {
@@ -113,8 +127,8 @@ impl PipelineCore {
                 });
             }
         }
-        let view = self.pipeline.writer().tree().view(crate::zxid::Zxid::MAX);
-        for (session, _) in self.pipeline.writer().owners() {
+        let view = self.replica.pipeline().writer().tree().view(crate::zxid::Zxid::MAX);
+        for (session, _) in self.replica.pipeline().writer().owners() {
             let paths = view.ephemerals(session).iter().map(str::to_owned).collect();
             report.ephemerals.push((session, paths));
         }
@@ -132,6 +146,22 @@ impl PipelineCore {
         let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
         let cpu_ms = cpu.tv_sec * 1000 + cpu.tv_nsec / 1_000_000;
         report.process_cpu_ms = u64::try_from(cpu_ms).ok();
+    }
+}
+
+fn ensemble_conf(ensemble: &Ensemble) -> EnsembleConf {
+    let ticks = |ticks: u64| u32::try_from(ticks).unwrap_or(u32::MAX);
+    let own = ensemble.own();
+    let port =
+        |port: fn(&ServerAddress) -> u16| own.and_then(|own| own.addresses.first()).map_or(0, port);
+    EnsembleConf {
+        init_limit_ticks: ticks(ensemble.init_limit_ticks),
+        sync_limit_ticks: ticks(ensemble.sync_limit_ticks),
+        election_algorithm: 3,
+        election_port: port(|address| address.election_port),
+        quorum_port: port(|address| address.quorum_port),
+        is_observer: own.is_some_and(|own| own.role == ensemble::Role::Observer),
+        membership: ensemble.text(),
     }
 }
 

@@ -248,6 +248,9 @@ impl ClientCore {
                     self.publish(through, &outbox, &events);
                 }
                 ToClients::Notice(notice) => self.take_notice(notice),
+                ToClients::Replaced { tree, version, shared } => {
+                    self.replace_tree(tree, version, shared);
+                }
                 ToClients::Report { number, question } => {
                     let report = Box::new(self.report(question));
                     self.batch.items.push(Item::Answer { number, report });
@@ -346,6 +349,7 @@ impl ClientCore {
             Notice::Close { client } => {
                 self.close(Token(client.connection), "its session is elsewhere");
             }
+            Notice::Replaced { .. } => unreachable!("the pipeline's core says it in another way"),
         }
     }
 

@@ -55,8 +55,14 @@ impl Snapshots {
     }
 
     /// The snapshot to take now. Its version is fixed when it falls due, and it is taken once that
-    /// version is durable: a snapshot holds nothing that the log might yet lose.
-    pub fn poll_job(&mut self, pipeline: &Pipeline, log_bytes: u64) -> Option<SnapshotJob> {
+    /// version is committed and in this server's log: a snapshot holds nothing that might yet be
+    /// taken back, and never reaches further than the log.
+    pub fn poll_job(
+        &mut self,
+        pipeline: &Pipeline,
+        durable: Zxid,
+        log_bytes: u64,
+    ) -> Option<SnapshotJob> {
         let txns = pipeline.stats().txns;
         let is_due = txns >= self.due.0 || log_bytes >= self.due.1;
         if is_due && self.held.is_empty() && pipeline.prepared() > self.last {
@@ -70,7 +76,8 @@ impl Snapshots {
                 sessions: pipeline.sessions().iter().collect(),
             });
         }
-        self.waiting.take_if(|job| job.zxid <= pipeline.durable())
+        let through = pipeline.committed().min(durable);
+        self.waiting.take_if(|job| job.zxid <= through)
     }
 
     /// A snapshot is done. The zxid of the oldest one that is kept, where it succeeded.
@@ -89,6 +96,20 @@ impl Snapshots {
                 tracing::error!("no snapshot of zxid {}: {error}", done.zxid);
                 None
             }
+        }
+    }
+
+    /// The state was replaced by a snapshot of `zxid`, which is on disk.
+    pub fn handle_replaced(&mut self, zxid: Zxid) {
+        self.handle_popped(Zxid::ZERO);
+        self.last = zxid;
+    }
+
+    /// What is after `zxid` never happened: no snapshot of it is taken.
+    pub fn handle_popped(&mut self, zxid: Zxid) {
+        if self.waiting.take_if(|job| job.zxid > zxid).is_some() {
+            self.held.clear();
+            self.released = true;
         }
     }
 

@@ -15,26 +15,33 @@ use crate::io::executor::{Core, CoreError, processors, spawn_core};
 use crate::io::listener::{ListenOptions, bind};
 use crate::io::ring::{Ring, RingConfig, Token};
 use crate::io::wake::Waker;
-use crate::log::recover::Options;
+use crate::log::append::Log;
+use crate::log::recover::{Options, Recovered as RecoveredLog};
 use crate::log::{LogError, WriterKind};
 use crate::pipeline::auth::{AuthConfig, DigestAlgorithm};
 use crate::pipeline::session::Sessions;
 use crate::pipeline::{Pipeline, Settings};
+use crate::replica::Replica;
 use crate::server::admission::Admission;
 use crate::server::background::{self, SnapshotSettings};
 use crate::server::client::{ClientConfig, ClientCore, Limits, Links};
 use crate::server::core::{CoreFault, Roles};
 use crate::server::disk::Disk;
+use crate::server::ensemble;
 use crate::server::mesh::link;
+use crate::server::peers::listen::ListenError;
 use crate::server::placement::{Plan, Role, plan};
 use crate::server::questions::Questions;
 use crate::server::recover::{Places, RecoverError, Recovered, into_log, recover, revive};
+use crate::server::recover_member::{self, RecoveredMember};
+use crate::server::small_file::FileError;
 use crate::server::snapshots::Snapshots;
 use crate::server::word;
 use crate::server::writer::{About, ClientEnd, PipelineCore};
 use crate::time::Time;
 use crate::tree::Tree;
 use crate::tree::writer::TreeConfig;
+use crate::zab::{self, Zab};
 use crate::zxid::Zxid;
 
 /// A standalone server's id within session ids, as Apache has it.
@@ -43,10 +50,10 @@ const STANDALONE_SERVER_ID: u8 = 1;
 /// Why the server did not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    #[error(
-        "the configuration has {0} servers: this version serves alone. Leave out the server.N lines"
-    )]
-    Ensemble(usize),
+    #[error(transparent)]
+    SmallFile(#[from] FileError),
+    #[error("the ports for the other servers: {0}")]
+    Peers(#[from] ListenError),
     #[error(transparent)]
     Recover(#[from] RecoverError),
     #[error("the log's volume cannot be probed: {0}")]
@@ -83,10 +90,15 @@ struct Started {
 pub fn run(config: Config) -> Result<(), ServerError> {
     let begun = clock::now();
     let config = Arc::new(config);
-    if config.ensemble.distributed {
-        return Err(ServerError::Ensemble(config.ensemble.servers.len()));
+    let version = env!("CARGO_PKG_VERSION");
+    match config.ensemble.distributed {
+        true => tracing::info!(
+            "ringkeeper {version} is server {} of {}",
+            ensemble::my_id(&config),
+            config.ensemble.servers.len()
+        ),
+        false => tracing::info!("ringkeeper {version} serves alone"),
     }
-    tracing::info!("ringkeeper {} serves alone", env!("CARGO_PKG_VERSION"));
     config.notes.iter().for_each(|note| tracing::info!("{note}"));
     tracing::info!("data in {}, log in {}", config.data_dir.display(), log_dir(&config).display());
 
@@ -94,8 +106,8 @@ pub fn run(config: Config) -> Result<(), ServerError> {
     for signal in [SIGTERM, SIGINT] {
         signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(ServerError::Signals)?;
     }
-    let recovered = recover_from(&config)?;
-    recovered.told.iter().for_each(|line| tracing::info!("{line}"));
+    let held = recover_from(&config)?;
+    held.recovered.told.iter().for_each(|line| tracing::info!("{line}"));
     let writer = choose_writer(&config)?;
 
     let online = processors()?;
@@ -106,11 +118,10 @@ pub fn run(config: Config) -> Result<(), ServerError> {
     let ended = Arc::new(AtomicBool::new(false));
     let started = start_executors(&plan, &ended)?;
     let serve = Serve { config: &config, plan: &plan, started: &started, address, begun };
-    let background = assemble(serve, recovered, writer, listeners, &stop)?;
-    tracing::info!(
-        "serving on {address}, {} ms after the start",
-        (clock::now() - begun).as_millis()
-    );
+    let background = assemble(serve, held, writer, listeners, &stop)?;
+    let word = if config.ensemble.distributed { "listening" } else { "serving" };
+    let took_ms = (clock::now() - begun).as_millis();
+    tracing::info!("{word} on {address}, {took_ms} ms after the start");
     wait_and_join(started, background, &stop, &ended)
 }
 
@@ -137,20 +148,63 @@ fn random() -> Result<u64, ServerError> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
-fn recover_from(config: &Config) -> Result<Recovered, ServerError> {
+fn tree_config(config: &Config) -> Result<TreeConfig, ServerError> {
+    Ok(TreeConfig { seed: random()?, extended_types: config.features.extended_types })
+}
+
+/// The high byte of the sessions' ids: Apache takes the low one of a longer server id.
+fn server_id(config: &Config) -> u8 {
+    match config.ensemble.my_id.filter(|_| config.ensemble.distributed) {
+        Some(id) => id.to_le_bytes()[0],
+        None => STANDALONE_SERVER_ID,
+    }
+}
+
+/// What the disk held.
+struct Held {
+    recovered: Recovered,
+    /// Of a member of an ensemble.
+    member: Option<Membership>,
+}
+
+/// What the disk of a member of an ensemble held, beyond tree and log.
+#[derive(Clone, Copy)]
+struct Membership {
+    state: zab::output::Recovered,
+    /// The oldest version that can be read; not before what is committed for certain.
+    version: Zxid,
+    is_reset: bool,
+}
+
+impl Membership {
+    fn into_log(self, log: RecoveredLog, writer: WriterKind) -> Result<Log, LogError> {
+        recover_member::into_log(log, writer, &self.state, self.is_reset)
+    }
+}
+
+fn recover_from(config: &Config) -> Result<Held, ServerError> {
     let places = Places {
         data: &data_dir(config),
         log: &log_dir(config),
         trust_empty: config.snapshot.trust_empty,
         check_digest: config.snapshot.digest,
-        tree: TreeConfig { seed: random()?, extended_types: config.features.extended_types },
+        tree: tree_config(config)?,
     };
     let options = Options {
         identity: random()?,
         segment_bytes: config.log.segment_bytes,
         committed: Zxid::ZERO,
     };
-    Ok(recover(&places, options)?)
+    if !config.ensemble.distributed {
+        return Ok(Held { recovered: recover(&places, options)?, member: None });
+    }
+    let homes = [&*config.data_dir, &*config.data_log_dir];
+    let is_autocreate = config.db_autocreate == Some(true);
+    let files = recover_member::Files { places, homes, is_autocreate };
+    let member = recover_member::recover(&files, options)?;
+    let RecoveredMember { recovered, zab: state, readable_from, is_reset } = member;
+    let version = state.committed.max(readable_from);
+    Ok(Held { recovered, member: Some(Membership { state, version, is_reset }) })
 }
 
 fn choose_writer(config: &Config) -> Result<WriterKind, ServerError> {
@@ -241,38 +295,48 @@ struct Serve<'a> {
     begun: Time,
 }
 
+fn snapshot_settings(config: &Config) -> SnapshotSettings {
+    let is_purged = config.snapshot.purge != Purge::Off;
+    SnapshotSettings {
+        dir: data_dir(config),
+        retained_count: is_purged.then_some(config.snapshot.retain_count as usize),
+    }
+}
+
 /// Builds the roles, links them, and hands each to its executor.
 fn assemble(
     serve: Serve<'_>,
-    recovered: Recovered,
+    held: Held,
     writer: WriterKind,
     listeners: Vec<OwnedFd>,
     stop: &Arc<AtomicBool>,
 ) -> Result<[Core<()>; 2], ServerError> {
     let Serve { config, plan, started, address, begun } = serve;
     let now = clock::now();
+    let Held { mut recovered, member } = held;
     let tree = Arc::clone(recovered.writer.tree());
-    let version = recovered.writer.last_zxid();
+    let end = recovered.writer.last_zxid();
+    let version = member.map_or(end, |member| member.version);
+    if member.is_some() {
+        ensemble::put_config(&mut recovered.writer, config, clock::wall());
+    }
     let pipeline_at = executor_of(plan, Role::Pipeline);
     let pipeline_waker = &started[pipeline_at].waker;
-    let (background, background_cores) = background::start(
-        log_dir(config),
-        SnapshotSettings {
-            dir: data_dir(config),
-            retained_count: (config.snapshot.purge != Purge::Off)
-                .then_some(config.snapshot.retain_count as usize),
-        },
-        pipeline_waker.clone(),
-    )?;
+    let (background, background_cores) =
+        background::start(log_dir(config), snapshot_settings(config), pipeline_waker.clone())?;
     let (ends, client_cores) = client_cores(&serve, &tree, version)?;
 
     let mut sessions = Sessions::new(
         u32::try_from(config.tick_time_ms).unwrap_or(u32::MAX),
-        STANDALONE_SERVER_ID,
+        server_id(config),
         clock::wall().0.cast_unsigned(),
     );
     revive(&mut sessions, &recovered.sessions, now);
-    let log = into_log(recovered.log, writer, version).map_err(RecoverError::Log)?;
+    let log = match &member {
+        None => into_log(recovered.log, writer, end),
+        Some(member) => member.into_log(recovered.log, writer),
+    };
+    let log = log.map_err(RecoverError::Log)?;
     let warn_after = Duration::from_millis(config.log.sync_warning_threshold_ms);
     let snapshots = Snapshots::new(
         recovered.snapshot,
@@ -281,9 +345,21 @@ fn assemble(
         random()?,
     );
     let settings = settings(config);
-    let pipeline = Pipeline::new(recovered.writer, sessions, settings, plan.client_count, now);
+    let tree_config = tree_config(config)?;
+    let mut pipeline = Pipeline::new(recovered.writer, sessions, settings, plan.client_count, now);
+    let (replica, member) = match member {
+        None => (Replica::alone(pipeline), None),
+        Some(Membership { state, version, .. }) => {
+            pipeline.set_committed(version);
+            let zab = Zab::new(ensemble::ensemble(config), state, random()?, now);
+            let member =
+                ensemble::open(config, &data_dir(config), tree_config, pipeline_waker, now)?;
+            (Replica::member(pipeline, zab), Some(member))
+        }
+    };
     let pipeline_core = PipelineCore::new(
-        pipeline,
+        replica,
+        member,
         Disk::new(log, warn_after),
         ends,
         background,

@@ -15,9 +15,11 @@ use crate::config::Config;
 use crate::io::clock;
 use crate::io::ring::{Completion, Ring};
 use crate::log::LogError;
-use crate::pipeline::{Client, Notice, Pipeline, Room, Write};
+use crate::pipeline::{Client, Notice, Room, Write};
+use crate::replica::Replica;
 use crate::server::background::{Background, Done, SegmentJob};
 use crate::server::disk::Disk;
+use crate::server::member::Member;
 use crate::server::mesh::{Receiver, Sender};
 use crate::server::message::{Item, ToClients, ToPipeline};
 use crate::server::questions::Questions;
@@ -25,6 +27,7 @@ use crate::server::report::StartupReport;
 use crate::server::snapshots::Snapshots;
 use crate::server::stages::{Stage, Stages};
 use crate::time::{Time, WallMs};
+use crate::tree::Tree;
 use crate::zxid::Zxid;
 
 /// How long the next write waits, and from how many answers on: see `is_gathering`.
@@ -82,6 +85,16 @@ impl ClientEnd {
     }
 }
 
+/// How far the core is in stopping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stopping {
+    No,
+    /// It gives its leadership up.
+    Resigning,
+    /// The clients' cores have been told.
+    Told,
+}
+
 /// What the server says of itself and does not change.
 pub struct About {
     pub config: Arc<Config>,
@@ -92,7 +105,9 @@ pub struct About {
 
 /// The pipeline's core.
 pub struct PipelineCore {
-    pub(super) pipeline: Pipeline,
+    pub(super) replica: Replica,
+    /// What a member of an ensemble has besides.
+    pub(super) member: Option<Member>,
     pub(super) disk: Disk,
     pub(super) clients: Vec<ClientEnd>,
     pub(super) background: Background,
@@ -102,6 +117,7 @@ pub struct PipelineCore {
     txn_bytes_max: usize,
     /// Whether the volume had no space for the log's next segment.
     is_full: bool,
+    stopping: Stopping,
     published: Zxid,
     reclaimed: Zxid,
     /// Replies published since the last look at whether to gather.
@@ -124,7 +140,8 @@ pub struct PipelineCore {
 impl PipelineCore {
     /// Over a recovered pipeline and log.
     pub fn new(
-        pipeline: Pipeline,
+        replica: Replica,
+        member: Option<Member>,
         disk: Disk,
         clients: Vec<ClientEnd>,
         background: Background,
@@ -133,9 +150,10 @@ impl PipelineCore {
         about: About,
     ) -> PipelineCore {
         let About { config, address, startup, started } = about;
-        let published = pipeline.durable();
+        let published = replica.pipeline().committed();
         PipelineCore {
-            pipeline,
+            replica,
+            member,
             disk,
             clients,
             background,
@@ -149,6 +167,7 @@ impl PipelineCore {
             trace_mask: 0,
             stages: Stages::new(),
             is_full: false,
+            stopping: Stopping::No,
             published,
             reclaimed: Zxid::ZERO,
             answered: 0,
@@ -165,14 +184,24 @@ impl PipelineCore {
         (self.now, self.wall) = (now, wall);
     }
 
-    /// Takes what the ring has for the log.
+    /// Whether a completion is for this core's sockets.
+    pub fn owns(&self, completion: &Completion<'_>) -> bool {
+        self.member.as_ref().is_some_and(|member| member.owns(completion))
+    }
+
+    /// Takes what the ring has for the log, and for a member's ports.
     ///
     /// # Errors
     /// The disk failed: the server stops.
     pub fn handle(&mut self, completion: Completion<'_>) -> Result<(), LogError> {
+        if let Some(member) = self.member.as_mut().filter(|member| member.owns(&completion)) {
+            member.handle(completion, self.now);
+            return Ok(());
+        }
         if let Some(durable) = self.disk.handle(completion, self.now)? {
             // A mark of a log that was recovered with nothing new behind it says no more than that.
-            self.pipeline.handle_persisted(durable.min(self.pipeline.prepared()));
+            let through = durable.min(self.replica.pipeline().prepared());
+            self.replica.handle_persisted(self.now, through);
             self.stages.record(Stage::Durable, self.disk.durable_nanos, 1);
         }
         Ok(())
@@ -186,14 +215,17 @@ impl PipelineCore {
         self.hear_background()?;
         self.ask_for_segment();
         let begun = clock::now();
-        let txns = self.pipeline.stats().txns;
+        let txns = self.replica.pipeline().stats().txns;
+        self.hear_peers();
         self.take_batches();
         let taken = clock::now();
-        let prepared = self.pipeline.stats().txns - txns;
+        let prepared = self.replica.pipeline().stats().txns - txns;
         self.note(Stage::Prepare, begun, taken, prepared);
-        if self.pipeline.poll_timeout().is_some_and(|due| due <= self.now) {
-            self.pipeline.handle_timeout(self.now, self.wall);
+        if self.replica.poll_timeout().is_some_and(|due| due <= self.now) {
+            self.replica.handle_timeout(self.now, self.wall);
         }
+        self.perform_all();
+        self.advance_turn()?;
         self.publish();
         let publishing = clock::now();
         self.note(Stage::Publish, taken, publishing, self.answered as u64);
@@ -201,6 +233,7 @@ impl PipelineCore {
         self.note(Stage::Append, publishing, clock::now(), prepared);
         self.publish();
         self.take_snapshot();
+        self.finish_peers(ring);
         for client in &mut self.clients {
             client.to.flush();
         }
@@ -276,7 +309,7 @@ impl PipelineCore {
                 let Some(room) = self.room() else {
                     return;
                 };
-                self.pipeline.set_room(room);
+                self.replica.set_room(room);
                 self.clients[index].send_backlog();
                 if !self.clients[index].backlog.is_empty() {
                     break;
@@ -298,12 +331,15 @@ impl PipelineCore {
                     let client = Client { core, connection: connection.0 };
                     let body = &batch.bytes[body];
                     let write = Write { client, session, xid, op, body, ids: &ids };
-                    self.pipeline.handle_write(&write, self.now, self.wall);
+                    self.replica.handle_write(&write, self.now, self.wall);
                 }
                 Item::Connect(connect) => {
-                    self.pipeline.handle_connect(connect, self.now, self.wall);
+                    self.replica.handle_connect(connect, self.now, self.wall);
                 }
-                Item::Touch { session } => self.pipeline.handle_touch(self.now, session),
+                Item::Closed { connection } => {
+                    self.replica.handle_closed(Client { core, connection: connection.0 });
+                }
+                Item::Touch { session } => self.replica.handle_touch(self.now, session),
                 Item::Ask { connection, question } => {
                     let number = self.questions.ask(core, connection, question, self.clients.len());
                     for client in &mut self.clients {
@@ -317,7 +353,10 @@ impl PipelineCore {
 
     /// Stages what was prepared.
     fn hand_to_log(&mut self) {
-        let txns = self.pipeline.take_txns();
+        if !self.replica.is_alone() {
+            return self.perform_all();
+        }
+        let txns = self.replica.take_txns();
         for (zxid, txn) in txns.iter() {
             self.disk.append(zxid, txn);
         }
@@ -330,8 +369,12 @@ impl PipelineCore {
         if self.is_gathering() {
             return;
         }
-        if self.disk.start(ring, self.now) || self.disk.log.is_idle() {
-            self.pipeline.handle_appended();
+        if !self.replica.is_alone() {
+            self.disk.log.set_committed(self.replica.pipeline().committed());
+        }
+        let is_started = self.disk.start(ring, self.now);
+        if self.replica.is_alone() && (is_started || self.disk.log.is_idle()) {
+            self.replica.handle_appended();
         }
     }
 
@@ -345,7 +388,7 @@ impl PipelineCore {
     }
 
     fn publish(&mut self) {
-        while let Some(published) = self.pipeline.poll_published() {
+        while let Some(published) = self.replica.poll_published() {
             self.published = published.through;
             self.answered += published.outboxes.iter().map(|it| it.replies.len()).sum::<usize>();
             for (client, outbox) in self.clients.iter_mut().zip(published.outboxes) {
@@ -354,9 +397,12 @@ impl PipelineCore {
                 client.send(ToClients::Published { through, outbox, events });
             }
         }
-        while let Some(notice) = self.pipeline.poll_notice() {
-            let (Notice::Connected { client, .. } | Notice::Close { client }) = &notice;
-            self.clients[usize::from(client.core)].send(ToClients::Notice(notice));
+        while let Some(notice) = self.replica.poll_notice() {
+            let core = usize::from(notice.core());
+            match notice {
+                Notice::Replaced { tree, version, .. } => self.replace_tree(core, tree, version),
+                notice => self.clients[core].send(ToClients::Notice(notice)),
+            }
         }
         let oldest = self
             .clients
@@ -367,19 +413,34 @@ impl PipelineCore {
         self.has_garbage |= oldest > self.reclaimed || self.snapshots.is_released();
         self.reclaimed = oldest;
         // A busy turn makes more garbage than one step takes: keep up with it.
-        let txns = self.pipeline.stats().txns;
+        let txns = self.replica.pipeline().stats().txns;
         let steps = 1 + (txns - self.txns_reclaimed) / TXNS_PER_RECLAIM;
         self.txns_reclaimed = txns;
         for _ in 0..steps {
             if !self.has_garbage {
                 break;
             }
-            self.has_garbage = self.pipeline.reclaim(oldest, self.snapshots.held());
+            self.has_garbage = self.replica.reclaim(oldest, self.snapshots.held());
         }
     }
 
+    /// Tells a client core of another tree. The version that the core has published is one of the
+    /// old tree's: from here on another number counts, which holds back what the new tree may
+    /// give up until the core serves it.
+    fn replace_tree(&mut self, core: usize, tree: Arc<Tree>, version: Zxid) {
+        let shared = Arc::new(AtomicI64::new(version.raw()));
+        self.clients[core].version = Arc::clone(&shared);
+        self.clients[core].send(ToClients::Replaced { tree, version, shared });
+        self.published = version;
+        self.reclaimed = Zxid::ZERO;
+    }
+
     fn take_snapshot(&mut self) {
-        if let Some(job) = self.snapshots.poll_job(&self.pipeline, self.disk.bytes) {
+        if let Some(job) = self.snapshots.poll_job(
+            self.replica.pipeline(),
+            self.disk.log.durable(),
+            self.disk.bytes,
+        ) {
             self.background.snapshots.send(job).expect("the background ends after the pipeline");
         }
     }
@@ -393,9 +454,23 @@ impl PipelineCore {
         self.clients[usize::from(core)].send(ToClients::Reported { connection, report });
     }
 
-    /// Tells every client core to finish: see [`PipelineCore::is_finished`].
+    /// Begins to stop: a leader hands its leadership over first, then every client core is told to
+    /// finish. See [`PipelineCore::is_finished`].
     pub fn stop(&mut self) {
-        tracing::debug!("{} changes to reclaim", self.pipeline.writer().journal_len());
+        self.stopping = Stopping::Resigning;
+        match &self.member {
+            Some(_) => self.replica.resign(self.now),
+            None => self.stop_clients(),
+        }
+    }
+
+    /// Tells every client core to finish.
+    pub(super) fn stop_clients(&mut self) {
+        if self.stopping != Stopping::Resigning {
+            return;
+        }
+        self.stopping = Stopping::Told;
+        tracing::debug!("{} changes to reclaim", self.replica.pipeline().writer().journal_len());
         for client in &mut self.clients {
             client.send(ToClients::Stop);
             client.to.flush();
@@ -405,7 +480,8 @@ impl PipelineCore {
     /// Whether everything that was taken in is durable and told, and nothing more can come: cores
     /// of clients end before this one, since they have answers to wait for.
     pub fn is_finished(&self) -> bool {
-        self.clients.iter().all(|it| it.to.is_local() || it.from.is_abandoned())
+        self.stopping == Stopping::Told
+            && self.clients.iter().all(|it| it.to.is_local() || it.from.is_abandoned())
             && self.disk.log.is_idle()
             && !self.disk.is_busy()
             && self.clients.iter().all(|it| it.backlog.is_empty() && it.from.is_empty())
@@ -422,9 +498,14 @@ impl PipelineCore {
         if self.gathering {
             return Some(self.now + GATHER);
         }
-        [self.pipeline.poll_timeout(), self.disk.poll_timeout(), self.disk.log.retry_at()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.replica.poll_timeout(),
+            self.disk.poll_timeout(),
+            self.disk.log.retry_at(),
+            self.member.as_ref().and_then(Member::poll_timeout),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 }

@@ -4,6 +4,9 @@
 //! snapshot.<zxid>             whole when it got this name
 //! unfinished.snapshot.<zxid>  being written, or left by a crash
 //! removed.snapshot.<zxid>     being deleted, or left by a crash
+//! snapshot.<zxid>/fuzzy       an empty file: it holds parts of transactions after its zxid
+//! snapshot.<zxid>/pending     an empty file: it came from a leader, and the log may not yet go on
+//!                             behind it
 //! ```
 //! A rename is all or nothing, so neither a part of a snapshot is seen nor what a deletion left.
 
@@ -16,6 +19,8 @@ use crate::zxid::Zxid;
 const PREFIX: &str = "snapshot.";
 const UNFINISHED: &str = "unfinished.";
 const REMOVED: &str = "removed.";
+const FUZZY: &str = "fuzzy";
+const PENDING: &str = "pending";
 
 /// The name of the snapshot at `zxid`.
 pub fn name(zxid: Zxid) -> String {
@@ -37,6 +42,38 @@ pub fn list(dir: &Path) -> Result<Vec<(Zxid, PathBuf)>, SnapshotError> {
     snapshots.sort_unstable();
     snapshots.reverse();
     Ok(snapshots)
+}
+
+/// Whether the snapshot at `path` holds parts of transactions after its zxid: one that a leader of
+/// Apache's sent. The log's replay makes the tree exact.
+pub fn is_fuzzy(path: &Path) -> bool {
+    path.join(FUZZY).exists()
+}
+
+/// Whether the snapshot at `path` came from a leader, and nobody has said since that the log goes
+/// on behind it: what the log holds beyond it may be of another history.
+pub fn is_pending(path: &Path) -> bool {
+    path.join(PENDING).exists()
+}
+
+/// The log goes on behind the snapshot at `zxid`, durably.
+pub fn settle(dir: &Path, zxid: Zxid) -> Result<(), SnapshotError> {
+    unmark(&dir.join(name(zxid)), PENDING)
+}
+
+/// The snapshot at `zxid` has turned out to hold no part of anything later.
+pub fn settle_exact(dir: &Path, zxid: Zxid) -> Result<(), SnapshotError> {
+    unmark(&dir.join(name(zxid)), FUZZY)
+}
+
+fn unmark(path: &Path, mark: &str) -> Result<(), SnapshotError> {
+    let mark = path.join(mark);
+    match std::fs::remove_file(&mark) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        removed => {
+            removed.map_err(|e| SnapshotError::io("remove", &mark, 0, e)).and_then(|()| sync(path))
+        }
+    }
 }
 
 /// The names of the directories in `dir`.
@@ -84,15 +121,54 @@ impl Unfinished {
         &self.path
     }
 
+    /// Says that it is fuzzy.
+    pub fn mark_fuzzy(&self) -> Result<(), SnapshotError> {
+        self.mark(FUZZY)
+    }
+
+    /// Says that it came from a leader.
+    pub fn mark_pending(&self) -> Result<(), SnapshotError> {
+        self.mark(PENDING)
+    }
+
+    fn mark(&self, name: &str) -> Result<(), SnapshotError> {
+        let path = self.path.join(name);
+        let made = File::create(&path).and_then(|file| file.sync_all());
+        made.map_err(|e| SnapshotError::io("create", &path, 0, e))
+    }
+
     /// Gives the snapshot its name, now that all of its files are durable.
     pub fn publish(mut self) -> Result<PathBuf, SnapshotError> {
-        let handle = self.handle.as_ref().expect("a created snapshot has its handle");
-        handle.sync_all().map_err(|e| SnapshotError::io("sync", &self.path, 0, e))?;
-        let path = self.dir.join(name(self.zxid));
+        let path = self.sync()?;
         std::fs::rename(&self.path, &path).map_err(|e| SnapshotError::io("rename", &path, 0, e))?;
         self.handle = None;
         sync(&self.dir)?;
         Ok(path)
+    }
+
+    /// As [`Unfinished::publish`], in the place of the snapshot that has the name, if there is one:
+    /// at each moment one of the two has it.
+    pub fn publish_over(mut self) -> Result<PathBuf, SnapshotError> {
+        let path = self.sync()?;
+        if !path.exists() {
+            return self.publish();
+        }
+        let error = |e| SnapshotError::io("exchange", &path, 0, e);
+        let exchange = rustix::fs::RenameFlags::EXCHANGE;
+        let here = rustix::fs::CWD;
+        rustix::fs::renameat_with(here, &self.path, here, &path, exchange).map_err(error)?;
+        self.handle = None;
+        sync(&self.dir)?;
+        // The other one: what cannot be removed here is a leftover for the next purge.
+        let _ = std::fs::remove_dir_all(&self.path);
+        Ok(path)
+    }
+
+    /// Makes the names in it durable; gives the path that it is to have.
+    fn sync(&mut self) -> Result<PathBuf, SnapshotError> {
+        let handle = self.handle.as_ref().expect("a created snapshot has its handle");
+        handle.sync_all().map_err(|e| SnapshotError::io("sync", &self.path, 0, e))?;
+        Ok(self.dir.join(name(self.zxid)))
     }
 }
 

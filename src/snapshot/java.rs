@@ -30,7 +30,7 @@ use crate::snapshot::java_stream::{JuteReader, JuteWriter, SnappyReader, SnappyW
 use crate::snapshot::load::LoadOptions;
 use crate::tree::Tree;
 use crate::tree::acl::AclId;
-use crate::tree::builder::{Builder, Loaded as LoadedZnode};
+use crate::tree::builder::{Builder, Loaded as LoadedZnode, Sums};
 use crate::tree::record::Meta;
 use crate::tree::view::Node;
 use crate::tree::writer::Writer;
@@ -160,17 +160,34 @@ pub fn read_stream<'f>(
     if (header.0, header.1) != (MAGIC, VERSION) {
         return Err(reader.damaged("it is no snapshot of this version"));
     }
-    let sessions = read_sessions(&mut reader)?;
-    let lists = Lists::read(&mut reader, &mut builder)?;
-    let mut part = builder.part();
-    let unknown_lists = read_znodes(&mut reader, &lists, |znode| part.add(znode))?;
+    let Body { sessions, sums, unknown_lists } = read_body(&mut reader, &mut builder)?;
     reader.seal()?;
     let digest = read_trailers(&mut reader, file.zxid)?;
-    let sums = [part.finish()];
     let writer = builder
-        .finish_deriving(sums, file.zxid, None)
+        .finish_deriving([sums], file.zxid, None)
         .map_err(|source| SnapshotError::NoTree { dir: path.clone(), source })?;
     Ok(Fuzzy { writer, sessions, digest, unknown_lists })
+}
+
+/// What files and streams between servers have in common.
+pub(super) struct Body {
+    pub sessions: BTreeMap<i64, i32>,
+    /// What was added to the builder.
+    pub sums: Sums,
+    /// As in [`Fuzzy`].
+    pub unknown_lists: u64,
+}
+
+/// Reads sessions, lists and znodes, and adds them to `builder`.
+pub(super) fn read_body(
+    reader: &mut JuteReader<'_>,
+    builder: &mut Builder,
+) -> Result<Body, SnapshotError> {
+    let sessions = read_sessions(reader)?;
+    let lists = Lists::read(reader, builder)?;
+    let mut part = builder.part();
+    let unknown_lists = read_znodes(reader, &lists, |znode| part.add(znode))?;
+    Ok(Body { sessions, sums: part.finish(), unknown_lists })
 }
 
 fn read_sessions(reader: &mut JuteReader<'_>) -> Result<BTreeMap<i64, i32>, SnapshotError> {
@@ -360,38 +377,89 @@ fn write_stream<W: Write>(
         out.put_i32(MAGIC);
         out.put_i32(VERSION);
         out.put_i64(DB_ID);
-        out.put_length(sessions.len());
     })?;
+    write_body(&mut writer, tree, zxid, Some(digest), sessions)?;
+    writer.seal()?;
+    write_digest(&mut writer, zxid, digest)?;
+    Ok(writer.into_inner())
+}
+
+/// Writes sessions, lists and znodes: what files and streams between servers have in common. Their
+/// digest.
+///
+/// # Errors
+/// The stream's, and [`SnapshotError::Inexact`] when the znodes do not have the digest.
+pub(super) fn write_body<W: Write>(
+    writer: &mut JuteWriter<'_, W>,
+    tree: &Tree,
+    zxid: Zxid,
+    digest: Option<u64>,
+    sessions: &[(i64, i32)],
+) -> Result<u64, SnapshotError> {
+    writer.record(|out| out.put_length(sessions.len()))?;
     for &(id, timeout_ms) in sessions {
         writer.record(|out| {
             out.put_i64(id);
             out.put_i32(timeout_ms);
         })?;
     }
-    let view = tree.view(zxid);
-    let root = view.node("/").expect("a tree has its root");
-    write_lists(&mut writer, tree, &root, zxid)?;
-    let mut found = root.digest();
-    let mut written = writer.record(|out| put_znode(out, "", &root));
-    view.for_each_below("/", |node| {
+    write_lists(writer, tree, zxid)?;
+    let mut found: u64 = 0;
+    for_each_znode(tree, zxid, |path, node| {
         found = found.wrapping_add(node.digest());
-        if written.is_ok() {
-            written = writer.record(|out| put_znode(out, node.path(), node));
-        }
-    });
-    written?;
-    if found != digest {
-        return Err(SnapshotError::Inexact { zxid, expected: digest, found });
+        writer.record(|out| put_znode(out, path, node))
+    })?;
+    if let Some(expected) = digest
+        && found != expected
+    {
+        return Err(SnapshotError::Inexact { zxid, expected, found });
     }
     writer.record(|out| out.put_string("/"))?;
-    writer.seal()?;
+    Ok(found)
+}
+
+/// Writes the digest with its seal.
+pub(super) fn write_digest<W: Write>(
+    writer: &mut JuteWriter<'_, W>,
+    zxid: Zxid,
+    digest: u64,
+) -> Result<(), SnapshotError> {
     writer.record(|out| {
         out.put_i64(zxid.raw());
         out.put_i32(DIGEST_VERSION);
         out.put_i64(digest.cast_signed());
     })?;
-    writer.seal()?;
-    Ok(writer.into_inner())
+    writer.seal()
+}
+
+/// Calls `visit` with every znode, each after its parent, the root first and as "".
+///
+/// `visit` may wait for a disk or a peer: no view is held meanwhile, and of the tree only the
+/// znodes with children that wait for their turn.
+fn for_each_znode(
+    tree: &Tree,
+    zxid: Zxid,
+    mut visit: impl FnMut(&str, &Node<'static>) -> Result<(), SnapshotError>,
+) -> Result<(), SnapshotError> {
+    let node = |path: &str| tree.view(zxid).node(path).map(|node| node.to_owned());
+    let root = node("/").expect("a tree has its root");
+    visit("", &root)?;
+    let mut parents = vec![root];
+    let mut path = String::new();
+    while let Some(parent) = parents.pop() {
+        for name in parent.children().iter() {
+            path.clear();
+            path.push_str(parent.path().trim_end_matches('/'));
+            path.push('/');
+            path.push_str(name);
+            let Some(child) = node(&path) else { continue };
+            visit(&path, &child)?;
+            if !child.children().is_empty() {
+                parents.push(child);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The number under which a list stands in Apache's table.
@@ -405,13 +473,14 @@ fn list_number(acl: AclId) -> i64 {
 fn write_lists<W: Write>(
     writer: &mut JuteWriter<'_, W>,
     tree: &Tree,
-    root: &Node<'_>,
     zxid: Zxid,
 ) -> Result<(), SnapshotError> {
-    let mut used = BTreeSet::from([root.acl()]);
-    tree.view(zxid).for_each_below("/", |node| {
-        used.insert(node.acl());
-    });
+    let mut used = BTreeSet::new();
+    for index in 0..tree.shard_count() {
+        tree.view(zxid).for_each_in_shard(index, |node| {
+            used.insert(node.acl());
+        });
+    }
     used.remove(&AclId::OPEN);
     writer.record(|out| out.put_length(used.len()))?;
     for acl in used {

@@ -108,6 +108,11 @@ impl<'p> JuteReader<'p> {
         String::from_utf8(bytes).map_err(|_| self.damaged("a string is not UTF-8"))
     }
 
+    /// Bytes read.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
     /// Adler32 of everything that was read.
     pub fn checksum(&self) -> u32 {
         self.adler.checksum()

@@ -43,6 +43,11 @@ pub struct Loaded {
     /// Apache's digest of the tree, which has been checked.
     pub digest: u64,
     pub figures: Figures,
+    /// Whether it holds parts of transactions after its zxid: the replay of the log behind it is
+    /// `Replay::Fuzzy`, and digests tell from where on the tree is exact.
+    pub is_fuzzy: bool,
+    /// Whether it came from a leader and the log may not yet go on behind it.
+    pub is_pending: bool,
     /// Newer snapshots that are not sound, the newest first. The caller reports them.
     pub skipped: Vec<Skipped>,
 }
@@ -91,8 +96,16 @@ pub fn load(path: &Path, zxid: Zxid, options: &LoadOptions) -> Result<Loaded, Sn
     let writer = builder
         .finish(sums, zxid, Some(manifest.digest))
         .map_err(|source| SnapshotError::NoTree { dir: path.to_owned(), source })?;
-    let digest = manifest.digest;
-    Ok(Loaded { writer, sessions, zxid, digest, figures, skipped: Vec::new() })
+    Ok(Loaded {
+        writer,
+        sessions,
+        zxid,
+        digest: manifest.digest,
+        figures,
+        is_fuzzy: directory::is_fuzzy(path),
+        is_pending: directory::is_pending(path),
+        skipped: Vec::new(),
+    })
 }
 
 /// Reads the snapshot at `path` as loading does, but for building the tree.
@@ -104,6 +117,15 @@ pub fn verify(path: &Path, pace: Pace) -> Result<(Manifest, Figures), SnapshotEr
     let zxid = name
         .and_then(directory::zxid_of)
         .ok_or_else(|| SnapshotError::damaged(path, 0, "it is not called like a snapshot"))?;
+    verify_as(path, zxid, pace)
+}
+
+/// [`verify`], of a directory of any name.
+pub(super) fn verify_as(
+    path: &Path,
+    zxid: Zxid,
+    pace: Pace,
+) -> Result<(Manifest, Figures), SnapshotError> {
     let reading = Reading::open(path, zxid)?;
     let mut acls = Vec::new();
     reading.acls(|_| acls.push(AclId::OPEN))?;

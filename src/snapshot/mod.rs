@@ -64,6 +64,8 @@ pub mod java;
 #[expect(clippy::disallowed_types, reason = "logs are files")]
 pub mod java_log;
 
+pub mod transfer;
+
 pub mod migrate;
 
 pub mod tool;
@@ -156,6 +158,14 @@ pub enum SnapshotError {
         expected: u64,
         /// The digest of the znodes that were found.
         found: u64,
+    },
+    /// A leader sends a state from before one that is known to be committed.
+    #[error("a snapshot of zxid {zxid} is offered, and there is a sound one of zxid {newer}")]
+    Older {
+        /// What is offered.
+        zxid: Zxid,
+        /// What is there.
+        newer: Zxid,
     },
     /// There are snapshots, and none is sound. Starting without would be starting empty.
     #[error("no snapshot in {} is sound:{}", dir.display(), Skipped::lines(skipped))]

@@ -3,6 +3,7 @@
 mod damage;
 mod java;
 mod random;
+mod transfer;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -66,6 +66,20 @@ pub fn write_at(
     if let Some(figures) = existing(dir, zxid, digest, pace)? {
         return Ok(figures);
     }
+    let (unfinished, figures) = write_unfinished(dir, tree, zxid, digest, sessions, pace)?;
+    unfinished.publish()?;
+    Ok(figures)
+}
+
+/// Writes everything of a snapshot but its name.
+pub(super) fn write_unfinished(
+    dir: &Path,
+    tree: &Tree,
+    zxid: Zxid,
+    digest: u64,
+    sessions: &[(i64, i32)],
+    pace: Pace,
+) -> Result<(Unfinished, Figures), SnapshotError> {
     let unfinished = Unfinished::create(dir, zxid)?;
     let mut writing = Writing {
         dir: unfinished.path(),
@@ -83,8 +97,7 @@ pub fn write_at(
     writing.acls(&znodes.acls.lists)?;
     writing.sessions(sessions)?;
     let figures = writing.manifest(digest)?;
-    unfinished.publish()?;
-    Ok(figures)
+    Ok((unfinished, figures))
 }
 
 /// A sound snapshot of the same version serves as well; a damaged one makes room.
@@ -99,7 +112,9 @@ fn existing(
         return Ok(None);
     }
     match load::verify(&path, pace) {
-        Ok((manifest, figures)) if manifest.digest == digest => Ok(Some(figures)),
+        Ok((manifest, figures)) if manifest.digest == digest && !directory::is_fuzzy(&path) => {
+            Ok(Some(figures))
+        }
         _ => directory::remove(dir, zxid).map(|()| None),
     }
 }

@@ -49,6 +49,14 @@ impl Journal {
         self.marks.push_back(Mark { zxid, count: 0, before });
     }
 
+    /// Says that the data of the tree became `bytes` from `before` without a transaction, as if it
+    /// had been so before all of them: undoing brings back the sums with it.
+    pub fn resize(&mut self, before: u64, bytes: u64) {
+        for mark in &mut self.marks {
+            mark.before.data_size = mark.before.data_size + bytes - before;
+        }
+    }
+
     /// Adds a change to the newest transaction.
     pub fn push(&mut self, change: Change) {
         self.marks.back_mut().expect("a transaction is open").count += 1;

@@ -54,6 +54,7 @@ pub mod watch;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::tree::acl::Acls;
@@ -65,6 +66,12 @@ use crate::zxid::Zxid;
 pub struct Tree {
     table: Table,
     acls: Arc<Acls>,
+}
+
+impl fmt::Debug for Tree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tree").finish_non_exhaustive()
+    }
 }
 
 impl Tree {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use crate::time::Time;
+use crate::time::{Time, WallMs};
 use crate::tree::acl::{AclId, AclInterner};
 use crate::tree::children::Children;
 use crate::tree::effects::{Effects, Event, Totals};
@@ -133,6 +133,21 @@ impl Writer {
         self.tree.table.insert(record, &self.tree.table.hold());
     }
 
+    /// Puts the ensemble's configuration in `/zookeeper/config`: every member keeps its own there,
+    /// so no transaction says it and no digest counts it (`ZKDatabase.initConfigInZKDatabase`).
+    /// `version` is the configuration's. To be called while nobody reads.
+    pub fn put_config(&mut self, text: &[u8], version: Zxid, wall: WallMs) {
+        let Some(old) = self.live("/zookeeper/config") else { return };
+        let meta = Meta { mzxid: version, mtime_ms: wall.0, version: -1, ..*old.meta() };
+        let (children, older) = (old.children().clone(), old.older());
+        let parts = Parts { path: old.path(), data: Some(text), meta, children, older };
+        let new = RecordRef::new(parts, &mut self.scratch);
+        let before = self.totals.data_size;
+        self.account(Some(&old), Some(&new), self.last_zxid);
+        self.journal.resize(before, self.totals.data_size);
+        self.tree.table.insert(new, &self.tree.table.hold());
+    }
+
     /// What readers share.
     pub fn tree(&self) -> &Arc<Tree> {
         &self.tree
@@ -253,6 +268,16 @@ impl Writer {
         self.open.take().expect("a transaction is open");
         self.undo_newest(self.last_zxid);
         self.events.iter_mut().for_each(Vec::clear);
+    }
+
+    /// Whether [`Writer::pop_above`] can go back so far: what readers have reached is not undone.
+    pub fn reaches_back_to(&self, zxid: Zxid) -> bool {
+        zxid >= self.reclaimed
+    }
+
+    /// How exactly transactions fit at present.
+    pub fn replay(&self) -> Replay {
+        self.replay
     }
 
     /// Undoes every transaction above `zxid`, newest first, of which no reader may know.

@@ -23,6 +23,12 @@ pub enum DecodeError {
     /// A transaction is followed by bytes that are none of it.
     #[error("{0} bytes after the end")]
     TrailingBytes(usize),
+    /// A declared length beyond what the receiver takes.
+    #[error("{length} bytes are declared where {limit} are the most")]
+    TooLong { length: usize, limit: usize },
+    /// Bytes that are not those that their checksum was computed of.
+    #[error("the checksum is wrong")]
+    Checksum,
 }
 
 /// The error of a reply, as Apache numbers them (`KeeperException.java`).

@@ -3,6 +3,10 @@
 //! ```text
 //! packet    type i32 │ zxid i64 │ data buffer │ authinfo vector<Id>      no outer length
 //! ```
+//!
+//! What the fields hold for each type of packet stands in [`codec`].
+
+pub mod codec;
 
 use std::fmt;
 use std::sync::Arc;

@@ -87,6 +87,11 @@ impl ReplyHeader {
     /// Bytes of an encoded header.
     pub const SIZE: usize = 16;
 
+    /// Changes the zxid in a whole frame that has a header.
+    pub fn set_zxid(frame: &mut [u8], zxid: Zxid) {
+        frame[8..16].copy_from_slice(&zxid.raw().to_be_bytes());
+    }
+
     /// Appends the 16 bytes of the header.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.put_i32(self.xid);

@@ -136,6 +136,17 @@ impl Leader {
         self.phase == Phase::Broadcast
     }
 
+    /// Up to when a quorum is known to have followed, once the leadership is established.
+    pub fn led_at(&self, peer: &Peer) -> Option<Time> {
+        let established = self.established?;
+        let has_followed =
+            |at: Time| self.is_quorum(peer, |it| it.stage == Stage::UpToDate && it.proven >= at);
+        let proven = self.handlers.iter().map(|handler| handler.proven);
+        // The only voter needs nobody's word.
+        let proven = proven.chain([self.next_heartbeat]).filter(|&at| has_followed(at)).max();
+        Some(proven.map_or(established, |proven| proven.max(established)))
+    }
+
     /// The epoch, once it is chosen.
     pub fn epoch(&self) -> Option<u32> {
         (self.phase > Phase::Connecting).then_some(self.epoch)

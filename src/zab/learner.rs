@@ -76,6 +76,8 @@ pub(super) struct Learner {
     stage: Stage,
     /// The leader's epoch, once it is known.
     epoch: u32,
+    /// What the leader has agreed to; nothing, if it is a Java server.
+    extensions: Extensions,
     /// Its ACKEPOCH counts towards the epoch's quorum.
     vouches: bool,
     /// It claims an empty log, since it cannot cut its own where the leader wants it cut.
@@ -101,6 +103,11 @@ pub(super) struct Learner {
 
 // ── Finding the leader ──
 impl Learner {
+    /// When the leader was last heard of, once this server serves under it.
+    pub fn led_at(&self) -> Option<Time> {
+        self.up_to_date.map(|_| self.heard)
+    }
+
     pub fn new(peer: &mut Peer, now: Time, leader: ServerId) -> Learner {
         let mut learner = Learner {
             leader,
@@ -108,6 +115,7 @@ impl Learner {
             link: None,
             stage: Stage::Draining,
             epoch: 0,
+            extensions: Extensions::default(),
             vouches: false,
             claims_nothing: false,
             claimed: Zxid::ZERO,
@@ -252,7 +260,8 @@ impl Learner {
     /// Takes a packet; false if it does not fit.
     fn process(&mut self, peer: &mut Peer, now: Time, message: FromLeader) -> bool {
         match (self.stage, message) {
-            (Stage::Registering, FromLeader::LeaderInfo { epoch, protocol, .. }) => {
+            (Stage::Registering, FromLeader::LeaderInfo { epoch, protocol, extensions }) => {
+                self.extensions = extensions;
                 self.process_leader_info(peer, epoch, protocol)
             }
             (Stage::UpToDate, FromLeader::Ping { zxid }) => {
@@ -344,7 +353,8 @@ impl Learner {
                 self.stage = Stage::Receiving { zxid };
                 peer.is_receiving = true;
                 let link = self.link.expect("a packet comes on a connection");
-                peer.perform(Action::ReceiveSnapshot { link, zxid, extensions: EXTENSIONS });
+                let extensions = self.extensions;
+                peer.perform(Action::ReceiveSnapshot { link, zxid, extensions });
                 true
             }
             _ => false,
@@ -505,7 +515,7 @@ impl Learner {
         if peer.persisted < through || peer.saving_current.is_some() {
             return;
         }
-        if peer.current_epoch != self.epoch {
+        if peer.current_epoch != self.epoch || peer.is_current_doubtful {
             peer.save_current_epoch(self.epoch);
             return;
         }

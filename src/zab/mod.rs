@@ -186,6 +186,16 @@ impl Zab {
         }
     }
 
+    /// When a leadership that keeps this server's sessions alive was last proven: on a leader, that
+    /// a quorum still follows it; on a learner, that its leader was heard of. `None` without a role.
+    pub fn led_at(&self) -> Option<Time> {
+        match &self.state {
+            State::Leading(leader) => leader.led_at(&self.peer),
+            State::Learning(learner) => learner.led_at(),
+            State::Draining | State::Looking | State::Left => None,
+        }
+    }
+
     /// How far the state is published.
     pub fn committed(&self) -> Zxid {
         self.peer.committed
@@ -473,6 +483,7 @@ impl Zab {
     /// `currentEpoch` is durable.
     pub fn handle_current_epoch_saved(&mut self, now: Time, epoch: u32) {
         assert_eq!(self.peer.saving_current.take(), Some(epoch), "another epoch was saved");
+        self.peer.is_current_doubtful = false;
         self.peer.current_epoch = epoch;
         match &mut self.state {
             State::Leading(leader) => leader.handle_current_epoch_saved(&mut self.peer, now),

@@ -38,6 +38,9 @@ pub(super) struct Peer {
     pub saving_accepted: Option<u32>,
     /// `currentEpoch` is being saved.
     pub saving_current: Option<u32>,
+    /// After damage the file may not say what is known here: it is written anew, even where the
+    /// number stays.
+    pub is_current_doubtful: bool,
     pub is_stopped: bool,
     outputs: VecDeque<Output>,
 }
@@ -57,7 +60,11 @@ impl Peer {
                 .accepted_epoch
                 .max(recovered.current_epoch)
                 .max(recovered.last.epoch()),
-            accepted_epoch_saved: recovered.accepted_epoch,
+            accepted_epoch_saved: match recovered.standing {
+                // The file may not say it: it is written anew, even where the number stays.
+                Standing::Damaged => 0,
+                _ => recovered.accepted_epoch,
+            },
             current_epoch: recovered.current_epoch,
             standing: recovered.standing,
             role: Role::Looking,
@@ -65,6 +72,7 @@ impl Peer {
             is_receiving: false,
             saving_accepted: None,
             saving_current: None,
+            is_current_doubtful: recovered.standing == Standing::Damaged,
             is_stopped: false,
             outputs: VecDeque::new(),
         }

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::super::batch::Header;
 use super::super::scan;
+use super::super::{BATCH_VERSION, BATCH_VERSION_OLD};
 use super::*;
 
 #[derive(Clone, Debug)]
@@ -133,7 +134,7 @@ proptest! {
         ),
         length in 0..40_000usize,
     ) {
-        let mut bytes = small_image();
+        let mut bytes = small_image(BATCH_VERSION);
         for (block, at, value, repair) in blocks {
             let block = &mut bytes[block * BLOCK..][..BLOCK];
             block[at..at + 8].copy_from_slice(&value);
@@ -149,8 +150,8 @@ proptest! {
     }
 }
 
-/// A segment with three batches of two blocks.
-fn small_image() -> Vec<u8> {
+/// A segment with three batches of two blocks; the second says that the first is committed.
+fn small_image(version: u16) -> Vec<u8> {
     use super::super::batch::{Kind, record_header};
     let header = segment::SegmentHeader {
         identity: IDENTITY,
@@ -163,8 +164,13 @@ fn small_image() -> Vec<u8> {
     for counter in 1..=3 {
         let mut payload = record_header(zxid(counter), 5000).to_vec();
         payload.extend(txn(counter, 5000));
+        if version == BATCH_VERSION {
+            let committed = if counter == 2 { zxid(1) } else { Zxid::ZERO };
+            payload.extend(committed.raw().to_le_bytes());
+        }
         let header = Header {
             kind: Kind::Txns,
+            version,
             identity: IDENTITY,
             sequence: 1,
             offset: bytes.len() as u64,
@@ -183,6 +189,21 @@ fn small_image() -> Vec<u8> {
         bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
     }
     bytes.resize(10 * BLOCK, 0);
-    assert_eq!(scan::scan_image(1, &bytes).unwrap().last, zxid(3));
+    let history = scan::scan_image(1, &bytes).unwrap();
+    let committed = if version == BATCH_VERSION { zxid(1) } else { Zxid::ZERO };
+    assert_eq!((history.last, history.committed), (zxid(3), committed));
+    assert_eq!((history.segments[0].txns, history.segments[0].bytes), (3, 15_000));
     bytes
+}
+
+#[test]
+fn batches_without_a_committed_zxid_are_read_and_a_newer_version_is_refused() {
+    small_image(BATCH_VERSION_OLD);
+    let mut bytes = small_image(BATCH_VERSION);
+    let header = &mut bytes[BLOCK..BLOCK + 88];
+    header[80] = 3;
+    let checksum = crc32c::crc32c(&header[..84]);
+    header[84..].copy_from_slice(&checksum.to_le_bytes());
+    let damage = scan::scan_image(1, &bytes).unwrap_err();
+    assert!(damage.is_newer && damage.what.contains("a newer release"), "{}", damage.what);
 }

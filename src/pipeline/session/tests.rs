@@ -122,7 +122,7 @@ fn a_comeback_with_a_shorter_timeout_counts() {
 
 #[test]
 fn a_comeback_needs_the_password_and_moves_the_session() {
-    let moved = Owner::Learner(3);
+    let moved = Owner::Learner(ServerId(3));
     let mut sessions = one_session(4000);
     assert_eq!(sessions.check(9, OWNER), Ok(()));
     assert!(!sessions.reopen(9, &password(8), 4000, moved, at_ms(0)));
@@ -141,7 +141,7 @@ fn a_session_without_owner_belongs_to_who_asks_first() {
     let mut sessions = sessions();
     sessions.create(9, 4000, None, zxid(1), at_ms(0));
     assert_eq!(sessions.check(9, OWNER), Ok(()));
-    assert_eq!(sessions.check(9, Owner::Learner(1)), Err(ErrorCode::SessionMoved));
+    assert_eq!(sessions.check(9, Owner::Learner(ServerId(1))), Err(ErrorCode::SessionMoved));
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn a_new_leader_gives_everybody_time_and_forgets_owners() {
     let mut sessions = one_session(4000);
     sessions.set_closing(9);
     sessions.handle_leading(at_ms(10_000));
-    assert_eq!(sessions.check(9, Owner::Learner(2)), Ok(()));
+    assert_eq!(sessions.check(9, Owner::Learner(ServerId(2))), Ok(()));
     assert_eq!(poll_ticks(&mut sessions, 10_000, 30_000), [(16_000, 9)]);
 }
 

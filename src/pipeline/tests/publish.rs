@@ -18,7 +18,7 @@ fn nothing_is_published_before_it_is_durable() {
     assert_eq!(bench.answers.len(), before, "the disk has nothing yet");
     assert_eq!(bench.pipeline.poll_published().map(|group| group.through), None);
 
-    bench.pipeline.handle_persisted(first);
+    bench.pipeline.handle_committed(first);
     let group = bench.pipeline.poll_published().expect("the first group is durable");
     assert_eq!(group.through, first);
     assert_eq!(group.outboxes[0].replies.len(), 1);
@@ -26,7 +26,7 @@ fn nothing_is_published_before_it_is_durable() {
     assert_eq!(paths, ["/a", "/"]);
     assert!(bench.pipeline.poll_published().is_none(), "the second group is not");
 
-    bench.pipeline.handle_persisted(second);
+    bench.pipeline.handle_committed(second);
     assert_eq!(bench.pipeline.poll_published().map(|group| group.through), Some(second));
     assert!(bench.pipeline.poll_published().is_none());
 }
@@ -39,19 +39,19 @@ fn half_a_durable_group_stays_in() {
     let half = bench.pipeline.prepared();
     bench.send(A, session, &create("/b", PERSISTENT));
     bench.append();
-    bench.pipeline.handle_persisted(half);
+    bench.pipeline.handle_committed(half);
     assert!(bench.pipeline.poll_published().is_none());
-    bench.pipeline.handle_persisted(bench.pipeline.prepared());
+    bench.pipeline.handle_committed(bench.pipeline.prepared());
     let group = bench.pipeline.poll_published().expect("the rest followed");
     assert_eq!(group.outboxes[0].replies.len(), 2);
 }
 
 #[test]
-#[should_panic(expected = "the disk holds nothing that was not prepared")]
+#[should_panic(expected = "nothing is committed that was not prepared")]
 fn a_disk_that_is_ahead_is_a_broken_invariant() {
     let (mut bench, _) = Bench::connected();
     let next = bench.pipeline.prepared().next().unwrap();
-    bench.pipeline.handle_persisted(next);
+    bench.pipeline.handle_committed(next);
 }
 
 #[test]

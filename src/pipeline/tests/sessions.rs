@@ -19,6 +19,7 @@ fn take_connect_apart(frame: &[u8]) -> (i32, i64, Vec<u8>) {
 fn notices(bench: &mut Bench) -> Vec<String> {
     let short = |notice: Notice| match notice {
         Notice::Close { client } => format!("close {}", client.core),
+        Notice::Replaced { core, .. } => format!("replaced {core}"),
         Notice::Connected { client, frame, then: Then::Begin { .. } } => {
             assert_ne!(take_connect_apart(&frame).1, 0);
             format!("back {}", client.core)
@@ -94,13 +95,26 @@ fn a_wrong_password_is_refused_and_ends_the_old_connection_all_the_same() {
     let (mut bench, session) = Bench::connected();
     let mut wrong = password(session);
     wrong[15] ^= 1;
-    for password in [Some(wrong), Some([0; 16]), None] {
+    for (password, told) in [
+        (Some(wrong), &["close 0", "refused 1"][..]),
+        (Some([0; 16]), &["refused 1"]),
+        (None, &["refused 1"]),
+    ] {
         bench.ask_session(B, session, password);
         bench.drain();
-        assert_eq!(notices(&mut bench), ["close 0", "refused 1"]);
+        assert_eq!(notices(&mut bench), told);
     }
+    // Nothing is taken any more from the connection that was ended.
+    bench.send(A, session, &create("/late", PERSISTENT));
+    bench.settle();
+    assert_eq!((notices(&mut bench), bench.stat("/late")), (vec!["close 0".to_owned()], None));
     // The session itself is unharmed.
-    assert_eq!(bench.ask(session, create("/a", PERSISTENT)).error, 0);
+    let again = Client { core: 0, connection: 2 };
+    bench.ask_session(again, session, Some(password(session)));
+    bench.send(again, session, &create("/a", PERSISTENT));
+    bench.settle();
+    assert_eq!(notices(&mut bench), ["back 0"]);
+    assert_eq!(bench.answers.last().unwrap().error, 0);
     bench.ask_session(B, session + 1, Some(password(session + 1)));
     bench.drain();
     assert_eq!(notices(&mut bench), ["refused 1"], "nobody has that session");

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::time::WallMs;
 use crate::tree::TreeError;
 use crate::tree::acl::AclId;
 use crate::tree::builder::{BuildError, Builder, Loaded, Part};
@@ -370,4 +371,31 @@ fn reclaiming_is_bounded_and_keeps_one_record_a_path_for_a_snapshot() {
     while writer.reclaim(zxid(10_000), &[]) {}
     assert!(writer.newest("/a").unwrap().older().is_none());
     assert_eq!(writer.journal_len(), 0);
+}
+
+#[test]
+fn configuration_is_put_without_a_transaction() {
+    let mut writer = writer();
+    apply(&mut writer, 1, 0, &create("/a", b"", PLAIN));
+    let digest = writer.digest();
+    let old = writer.node("/zookeeper/config").unwrap().stat();
+    writer.put_config(b"server.1=a:1:2:participant\nversion=0", zxid(0), WallMs(77));
+    let node = writer.node("/zookeeper/config").unwrap();
+    assert_eq!(node.data(), Some(&b"server.1=a:1:2:participant\nversion=0"[..]));
+    let stat = node.stat();
+    assert_eq!((stat.version, stat.mtime_ms, stat.aversion), (-1, 77, old.aversion));
+    assert_eq!((writer.digest(), writer.last_zxid()), (digest, zxid(1)));
+    let is_there = |writer: &Writer| {
+        let view = writer.tree().view(Zxid::ZERO);
+        view.node("/zookeeper/config").is_some_and(|node| node.data().is_some())
+    };
+    assert!(is_there(&writer));
+    // What was applied before it can still be undone, and what comes after it too.
+    apply(&mut writer, 2, 0, &create("/b", b"", PLAIN));
+    writer.pop_above(Zxid::ZERO);
+    let mut fresh = super::writer();
+    fresh.put_config(b"server.1=a:1:2:participant\nversion=0", zxid(0), WallMs(77));
+    assert_eq!(writer.totals(), fresh.totals());
+    let node = writer.node("/zookeeper/config").unwrap();
+    assert_eq!(node.data(), Some(&b"server.1=a:1:2:participant\nversion=0"[..]));
 }

@@ -237,6 +237,17 @@ fn a_better_vote_in_the_wait_begins_the_count_anew() {
 }
 
 #[test]
+fn a_quorum_that_falls_apart_in_the_wait_decides_nothing() {
+    let mut one = One::looking(ensemble(2, 5), 1, 5);
+    one.hear(0, Looking, vote(2, 1, 5), 1);
+    one.hear(1, Looking, vote(2, 1, 5), 1);
+    one.wait(100);
+    one.hear_notification(1, &Notification { vote: None, ..says(Looking, vote(0, 0, 0), 1) });
+    one.wait(5000);
+    assert_eq!(one.leader(), None);
+}
+
+#[test]
 fn the_silence_between_two_tellings_doubles_up_to_a_minute() {
     let mut one = One::looking(ensemble(1, 3), 1, 5);
     let mut silence = 200;

@@ -1,0 +1,162 @@
+//! What passes between agreement and the pipeline.
+
+use std::sync::Arc;
+
+use crate::pipeline::forward::ToLeader;
+use crate::replica::{Replica, StateAt};
+use crate::wire::opcode::OpCode;
+use crate::wire::quorum::{FromLeader, FromLearner};
+use crate::zab::Zab;
+use crate::zab::output::{Action, Event, Output, Role};
+
+impl Replica {
+    /// Lets agreement and the pipeline hear of each other until neither has anything to say.
+    pub(super) fn settle(&mut self) {
+        loop {
+            self.hear_zab();
+            if !self.hear_pipeline() {
+                break;
+            }
+        }
+        // What was prepared or applied in this turn is told together once it is committed.
+        self.pipeline.handle_appended();
+    }
+
+    fn hear_zab(&mut self) {
+        while let Some(output) = self.zab.as_mut().and_then(|zab| zab.poll_output()) {
+            match output {
+                Output::Perform(action) => self.take_action(action),
+                Output::Tell(event) => self.take_event(event),
+            }
+        }
+        if let Some(led_at) = self.zab.as_ref().and_then(|zab| zab.led_at()) {
+            self.pipeline.handle_led(led_at);
+        }
+    }
+
+    fn take_action(&mut self, action: Action) {
+        match &action {
+            Action::SendSnapshot { link, zxid, .. } => {
+                let tree = Arc::clone(self.pipeline.writer().tree());
+                let sessions = self.pipeline.sessions().at(*zxid);
+                let is_committed = self.pipeline.committed() == *zxid;
+                let digest = self.pipeline.committed_digest().filter(|_| is_committed);
+                self.sending.insert(*link, StateAt { tree, zxid: *zxid, digest, sessions });
+            }
+            Action::Close { link } => {
+                self.sending.remove(link);
+            }
+            Action::Truncate { after } if self.refused_cut.take() == Some(*after) => {
+                return self.handle_truncate_failed(self.now);
+            }
+            _ => {}
+        }
+        self.actions.push_back(action);
+    }
+
+    fn take_event(&mut self, event: Event) {
+        let (now, wall) = (self.now, self.wall);
+        match event {
+            Event::Role(role) => {
+                self.role = role;
+                self.links.clear();
+                let epoch = self.zab.as_ref().and_then(Zab::epoch).unwrap_or(0);
+                self.pipeline.handle_role(role, epoch, now, wall);
+            }
+            Event::Apply { zxid, txn } => {
+                if let Err(error) = self.pipeline.handle_proposal(zxid, &txn, now) {
+                    let reason =
+                        format!("the leader's transaction {zxid} cannot be taken: {error}");
+                    self.actions.push_back(Action::Stop { reason });
+                }
+            }
+            Event::Pop { after } => {
+                if !self.pipeline.pop_above(after, now) {
+                    self.refused_cut = Some(after);
+                }
+            }
+            Event::Commit { through } => self.pipeline.handle_committed(through),
+            Event::Request { learner, link, request } => {
+                self.links.insert(learner, link);
+                if !self.pipeline.handle_forwarded(learner, &request, now, wall) {
+                    self.drop_learner(link);
+                }
+                if request.op == OpCode::Sync.raw() {
+                    // It waits for what came before it and for nothing that comes later.
+                    self.hear_pipeline();
+                }
+            }
+            Event::Revalidate { learner, link, session, timeout_ms } => {
+                self.links.insert(learner, link);
+                let is_valid = self.pipeline.handle_revalidate(learner, session, timeout_ms, now);
+                let message = FromLeader::Revalidated { session, is_valid };
+                self.actions.push_back(Action::ToLearner { link, message });
+            }
+            Event::Touched { learner, sessions } => {
+                self.pipeline.handle_touched(learner, &sessions, now);
+            }
+            Event::LearnerGone { learner, link } => {
+                if self.links.get(&learner) == Some(&link) {
+                    self.links.remove(&learner);
+                }
+            }
+            Event::Pinged { link, zxid } => {
+                let touched = self.pipeline.take_touched();
+                let message = FromLearner::Ping { zxid, touched };
+                self.actions.push_back(Action::ToLeader { link, message });
+            }
+            Event::Synced => self.pipeline.handle_synced(),
+            Event::Revalidated { session, is_valid } => {
+                self.pipeline.handle_revalidated(session, is_valid, now);
+            }
+            Event::Confirmed { token } => {
+                self.pipeline.handle_confirmed(token);
+                // Before the commits behind it.
+                self.tell_learners();
+            }
+        }
+    }
+
+    /// Passes on what the pipeline has to say to learners; whether there was anything.
+    fn tell_learners(&mut self) -> bool {
+        let mut has_said = false;
+        while let Some((learner, message)) = self.pipeline.poll_to_learner() {
+            has_said = true;
+            // One that is gone has nobody left to tell.
+            if let Some(&link) = self.links.get(&learner) {
+                self.actions.push_back(Action::ToLearner { link, message });
+            }
+        }
+        has_said
+    }
+
+    /// Passes on what the pipeline has to say; whether there was anything.
+    fn hear_pipeline(&mut self) -> bool {
+        let zab = self.zab.as_mut().expect("a server on its own settles nothing");
+        let mut has_said = false;
+        let txns = self.pipeline.take_txns();
+        for (zxid, txn) in txns.iter() {
+            has_said = true;
+            zab.propose(self.now, zxid, Arc::from(txn));
+        }
+        txns.clear();
+        while let Some(token) = self.pipeline.poll_confirm() {
+            has_said = true;
+            zab.confirm(self.now, token);
+        }
+        has_said |= self.tell_learners();
+        if let Role::Following { link, .. } | Role::Observing { link, .. } = self.role {
+            while let Some(message) = self.pipeline.poll_to_leader() {
+                has_said = true;
+                let message = match message {
+                    ToLeader::Request(request) => FromLearner::Request(request),
+                    ToLeader::Revalidate { session, timeout_ms } => {
+                        FromLearner::Revalidate { session, timeout_ms }
+                    }
+                };
+                self.actions.push_back(Action::ToLeader { link, message });
+            }
+        }
+        has_said
+    }
+}

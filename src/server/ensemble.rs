@@ -1,0 +1,146 @@
+//! What a member of an ensemble is made of, from its configuration.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::config::ensemble::{Role, ServerAddress, ServerSpec};
+use crate::io::wake::Waker;
+use crate::server::keeper::Keeper;
+use crate::server::member::Member;
+use crate::server::peers::election::{ElectionPort, ElectionSettings};
+use crate::server::peers::listen::{self, ListenError};
+use crate::server::peers::quorum::{QuorumPort, QuorumSettings};
+use crate::time::{Time, WallMs};
+use crate::tree::writer::{TreeConfig, Writer};
+use crate::wire::quorum::ServerId;
+use crate::zab::ensemble::{Ensemble, Member as EnsembleMember};
+use crate::zxid::Zxid;
+
+/// Committed transactions that are kept in memory for learners, in bytes at most.
+const COMMIT_LOG_BYTES_MAX: usize = 32 << 20;
+
+/// Connections to the quorum port in all and from one address: several times what the largest
+/// ensemble has, since a learner that comes back may be there twice.
+const LINKS_MAX: usize = 256;
+const LINKS_PER_ADDRESS_MAX: usize = 64;
+
+/// Where the election port's tokens begin: a client's connection has the number of its slot in a
+/// token's low half, which is never that high, and the quorum port's have another two bits there.
+const ELECTION_TOKENS: u64 = 0xC000_0000;
+
+/// A transaction may be longer than any client's request: a session's end names all its
+/// ephemerals. Who refused one would refuse it for ever.
+const FROM_LEADER_BYTES_MIN: usize = 64 << 20;
+
+/// What a packet has besides the transaction or request in it, in bytes: header, identities.
+const PACKET_OVERHEAD: usize = 64 << 10;
+
+/// This server's number in a configuration of several servers.
+///
+/// # Panics
+/// If the configuration is of a server on its own.
+pub fn my_id(config: &Config) -> ServerId {
+    ServerId(config.ensemble.my_id.expect("a member's configuration has its id"))
+}
+
+/// The ensemble as agreement knows it.
+pub fn ensemble(config: &Config) -> Ensemble {
+    let from = &config.ensemble;
+    let ticks = |ticks: u64| u32::try_from(ticks).unwrap_or(u32::MAX);
+    let member = |server: &ServerSpec| EnsembleMember {
+        id: ServerId(server.id),
+        is_observer: server.role == Role::Observer,
+        group: server.group,
+        weight: server.weight,
+    };
+    Ensemble {
+        me: my_id(config),
+        members: from.servers.iter().map(member).collect(),
+        config: Arc::from(from.text().into_bytes()),
+        config_version: from.version.cast_signed(),
+        tick: tick(config),
+        init_limit_ticks: ticks(from.init_limit_ticks),
+        sync_limit_ticks: ticks(from.sync_limit_ticks),
+        commit_log_count: usize::try_from(config.log.commit_log_count).unwrap_or(usize::MAX),
+        commit_log_bytes_max: COMMIT_LOG_BYTES_MAX,
+    }
+}
+
+/// Puts the configuration where clients can read it.
+pub fn put_config(writer: &mut Writer, config: &Config, wall: WallMs) {
+    let version = Zxid::from_raw(config.ensemble.version.cast_signed());
+    writer.put_config(config.ensemble.text().as_bytes(), version, wall);
+}
+
+fn tick(config: &Config) -> Duration {
+    Duration::from_millis(config.tick_time_ms)
+}
+
+type Port = fn(&ServerAddress) -> u16;
+
+fn addresses(server: &ServerSpec, port: Port) -> Vec<(String, u16)> {
+    server.addresses.iter().map(|address| (address.host.clone(), port(address))).collect()
+}
+
+fn others(config: &Config, port: Port) -> Vec<(ServerId, Vec<(String, u16)>)> {
+    let me = my_id(config);
+    let servers = config.ensemble.servers.iter().map(|it| (ServerId(it.id), addresses(it, port)));
+    servers.filter(|(id, _)| *id != me).collect()
+}
+
+/// Opens the ports of a member and starts the threads beside them; `waker` is that of the
+/// pipeline's core.
+///
+/// # Errors
+/// A port cannot be opened.
+pub fn open(
+    config: &Config,
+    data_dir: &Path,
+    tree: TreeConfig,
+    waker: &Waker,
+    now: Time,
+) -> Result<Member, ListenError> {
+    let own = config.ensemble.own().expect("a member's configuration has its own line");
+    let on_all = config.ensemble.listen_on_all_addresses;
+    let ticks = |ticks: u64| u32::try_from(ticks).unwrap_or(u32::MAX);
+    let listen_on = |port: Port| listen::addresses(&addresses(own, port), on_all);
+    let packet_bytes_max = config.limits.jute_bytes_max as usize
+        + config.limits.jute_extra_bytes as usize
+        + PACKET_OVERHEAD;
+    let quorum = QuorumPort::open(
+        QuorumSettings {
+            listen: listen_on(|it| it.quorum_port)?,
+            peers: others(config, |it| it.quorum_port),
+            tick: tick(config),
+            init_limit_ticks: ticks(config.ensemble.init_limit_ticks),
+            sync_limit_ticks: ticks(config.ensemble.sync_limit_ticks),
+            connect_limit_ticks: ticks(config.ensemble.connect_to_learner_master_limit_ticks),
+            keep_alive: config.ensemble.tcp_keep_alive,
+            from_learner_bytes_max: packet_bytes_max,
+            from_leader_bytes_max: packet_bytes_max.max(FROM_LEADER_BYTES_MIN),
+            links_max: LINKS_MAX,
+            links_per_address_max: LINKS_PER_ADDRESS_MAX,
+        },
+        waker.clone(),
+    )?;
+    let settings = ElectionSettings {
+        me: my_id(config),
+        addresses: addresses(own, |it| it.election_port),
+        connect_timeout: Duration::from_millis(config.ensemble.connect_timeout_ms),
+        keep_alive: config.ensemble.tcp_keep_alive,
+    };
+    let listen = listen_on(|it| it.election_port)?.into_iter();
+    let listeners = listen.map(|address| listen::open(address, None)).collect::<Result<_, _>>()?;
+    let election = ElectionPort::new(
+        settings,
+        &others(config, |it| it.election_port),
+        listeners,
+        ELECTION_TOKENS,
+        waker.clone(),
+        now,
+    );
+    let keeper = Keeper::start(data_dir, waker.clone()).map_err(ListenError::Threads)?;
+    Ok(Member::new(election, quorum, keeper, data_dir.to_owned(), tree))
+}

@@ -1,0 +1,92 @@
+"""What every story is given: its numbers, ensembles that are cleaned up, and a place for its figures."""
+
+import contextlib
+import statistics
+import time
+
+import ensemble as ensembles
+import network as networks
+
+
+class Story:
+    """One run of one story. `kinds` are the servers' kinds, repeated as often as there are servers."""
+
+    def __init__(self, name, flags):
+        self.name, self.flags, self.seed = name, flags, flags.seed
+        self.kinds, self.keep = flags.kinds, flags.keep
+        self.figures, self.skipped, self.excused = [], [], []
+
+    @property
+    def has_java(self):
+        return any(kind.startswith("java") for kind in self.kinds)
+
+    def rounds(self, default):
+        return self.flags.rounds or default
+
+    def kinds_of(self, count, kinds=None):
+        kinds = kinds or self.kinds
+        return [kinds[index % len(kinds)] for index in range(count)]
+
+    def say(self, text):
+        self.figures.append(text)
+        print(f"   {self.name}: {text}", flush=True)
+
+    def skip(self, text):
+        self.skipped.append(f"{self.name}: {text}")
+        print(f"   SKIPPED {self.name}: {text}", flush=True)
+
+    def check(self, wrong, what):
+        """Fails with the first few of the violations."""
+        wrong = list(wrong)
+        if wrong:
+            listed = "\n  ".join(wrong[:8])
+            raise AssertionError(f"{what}: {len(wrong)} violations, among them\n  {listed}")
+
+    def excuse(self, wrong, is_known):
+        """Takes out what Apache is known for, and counts it; what is ours is never excused."""
+        if not self.has_java:
+            return wrong
+        known = [text for text in wrong if is_known(text)]
+        if known:
+            self.excused += known
+            self.say(f"{len(known)} known faults of Apache, such as: {known[0]}")
+        return [text for text in wrong if not is_known(text)]
+
+    @contextlib.asynccontextmanager
+    async def ensemble(self, count=3, kinds=None, start=True, with_network=False, **named):
+        """Runs for the block; on a failure the servers' logs are shown and their directories kept."""
+        kinds = self.kinds_of(count, kinds)
+        network = networks.Network(count) if with_network else None
+        try:
+            made = ensembles.Ensemble(kinds, network=network, **named)
+        except BaseException:
+            if network:
+                network.remove()
+            raise
+        try:
+            if start:
+                await made.start()
+            yield made
+        except AssertionError:
+            made.tell_logs()
+            raise
+        finally:
+            made.remove(keep=self.keep)
+
+
+def spread(values, unit="ms", scale=1000):
+    """Median and extremes in one short text."""
+    shown = [value * scale for value in values]
+    return (
+        f"median {statistics.median(shown):.0f} {unit} "
+        f"({min(shown):.0f}–{max(shown):.0f}, {len(shown)} rounds)"
+    )
+
+
+class Clock:
+    def __init__(self):
+        self.start = time.monotonic()
+
+    @property
+    def seconds(self):
+        return time.monotonic() - self.start
