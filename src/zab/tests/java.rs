@@ -23,6 +23,10 @@ struct Solo {
 
 impl Solo {
     fn new(me: i64, last: Zxid) -> Solo {
+        Solo::with_standing(me, last, Standing::Sound)
+    }
+
+    fn with_standing(me: i64, last: Zxid, standing: Standing) -> Solo {
         let ensemble = Cluster::new(3, 0, 1).ensemble(server(me));
         let (now, epoch) = (Time::from_nanos(1), last.epoch());
         let recovered = Recovered {
@@ -30,7 +34,7 @@ impl Solo {
             committed: Zxid::ZERO,
             accepted_epoch: epoch,
             current_epoch: epoch,
-            standing: Standing::Sound,
+            standing,
         };
         let mut solo =
             Solo { zab: Zab::new(ensemble, recovered, 1, now), now, outputs: Vec::new(), last };
@@ -136,6 +140,24 @@ impl Solo {
         solo.hear(leader_info(2));
         let current_epoch = Some(last.epoch());
         assert_eq!(solo.sent(), [FromLearner::AckEpoch { last, current_epoch }]);
+        solo
+    }
+
+    /// It has lost what came behind (1, 4) and its epochs, and has found server 3 to lead.
+    fn damaged() -> Solo {
+        let mut solo = Solo::with_standing(1, z(1, 4), Standing::Damaged);
+        let vote = Some(Vote { leader: server(3), zxid: z(1, 5), peer_epoch: 1 });
+        for (from, doing) in [(2, Doing::Following), (3, Doing::Leading)] {
+            let notification =
+                Notification { doing, vote, round: 1, version: 2, config: Vec::new() };
+            solo.zab.handle_notification(solo.now, server(from), notification);
+            solo.drain();
+        }
+        solo.zab.handle_connected(solo.now, LINK);
+        solo.drain();
+        let is_observer =
+            |message: &FromLearner| matches!(message, FromLearner::Info { is_observer: true, .. });
+        assert!(solo.sent().iter().any(is_observer));
         solo
     }
 
@@ -442,6 +464,57 @@ fn who_has_accepted_the_epoch_before_does_not_elect() {
     solo.hear_from(LinkId(2), FromLearner::AckEpoch { last: z(1, 9), current_epoch: Some(1) });
     solo.hear_from(LinkId(1), ack(z(2, 0)));
     assert_eq!(solo.zab.role(), Role::Leading { epoch: 2 });
+}
+
+/// What a learner has acknowledged does not count any more once its connection is gone: when it
+/// comes back its log may be cut below that.
+#[test]
+fn an_ack_ends_with_its_connection() {
+    let mut solo = Solo::established();
+    let join = [info(2, 1), FromLearner::AckEpoch { last: z(1, 9), current_epoch: None }];
+    for message in join.into_iter().chain([ack(z(2, 0))]) {
+        solo.hear_from(LinkId(2), message);
+    }
+    solo.zab.propose(solo.now, z(2, 1), txn());
+    solo.drain();
+    solo.hear_from(LinkId(2), ack(z(2, 1)));
+    solo.zab.handle_disconnected(solo.now, LinkId(2));
+    solo.drain();
+    solo.persist();
+    assert_eq!(solo.zab.committed(), z(1, 9), "this server has it, and nobody else for certain");
+    solo.hear_from(LinkId(1), ack(z(2, 1)));
+    assert_eq!(solo.zab.committed(), z(2, 1));
+}
+
+/// R3: a leader of Apache's counts a voter's ACKEPOCH even if it came by OBSERVERINFO, so a server
+/// that has lost something sends none that counts; it is a follower again once it was made whole.
+#[test]
+fn who_has_lost_something_promises_nothing() {
+    let mut solo = Solo::damaged();
+    solo.hear(leader_info(2));
+    let expected = FromLearner::AckEpoch { last: z(1, 4), current_epoch: None };
+    assert_eq!(solo.sent(), [expected]);
+    solo.hear(FromLeader::Diff { through: z(1, 5) });
+    solo.hear(proposal(z(1, 5)));
+    solo.hear(FromLeader::Commit { zxid: z(1, 5) });
+    solo.hear(new_leader(2));
+    solo.persist();
+    assert_eq!(solo.sent(), [ack(z(2, 0))]);
+    solo.hear(UP_TO_DATE);
+    let outputs = solo.take();
+    let position = |action: Action| {
+        let position = outputs.iter().position(|output| *output == Output::Perform(action.clone()));
+        position.unwrap_or_else(|| panic!("no {action:?} in {outputs:?}"))
+    };
+    let close = position(Action::Close { link: LINK });
+    assert!(position(Action::SaveSound) < close);
+    assert!(close < position(Action::Connect { to: server(3) }));
+    solo.zab.handle_connected(solo.now, LinkId(8));
+    solo.drain();
+    let is_follower = |message: &FromLearner| {
+        matches!(message, FromLearner::Info { is_observer: false, accepted_epoch: 2, .. })
+    };
+    assert!(solo.sent().iter().any(is_follower));
 }
 
 #[test]
