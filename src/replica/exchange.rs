@@ -137,7 +137,7 @@ impl Replica {
                 self.pipeline.handle_revalidated(session, is_valid, now);
             }
             Event::Confirmed { token } => {
-                self.pipeline.handle_confirmed(token);
+                self.pipeline.handle_confirmed(token, now, wall);
                 // Before the commits behind it.
                 self.tell_learners();
             }
