@@ -243,7 +243,7 @@ impl PipelineCore {
             Action::ReceiveSnapshot { link, zxid, extensions } => {
                 self.receive_snapshot(link, zxid, extensions);
             }
-            Action::Resigned => self.stop_clients(),
+            Action::Resigned => self.stop_clients(false),
             Action::Stop { reason } => self.stop_for(reason),
             action => {
                 let left = member.quorum.perform(action, self.now);
