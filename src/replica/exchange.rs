@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::pipeline::forward::ToLeader;
 use crate::replica::{Replica, StateAt};
+use crate::wire::opcode::OpCode;
 use crate::wire::quorum::{FromLeader, FromLearner};
 use crate::zab::Zab;
 use crate::zab::output::{Action, Event, Output, Role};
@@ -80,6 +81,10 @@ impl Replica {
                 if !self.pipeline.handle_forwarded(learner, &request, now, wall) {
                     self.drop_learner(link);
                 }
+                if request.op == OpCode::Sync.raw() {
+                    // It waits for what came before it and for nothing that comes later.
+                    self.hear_pipeline();
+                }
             }
             Event::Revalidate { learner, link, session, timeout_ms } => {
                 self.links.insert(learner, link);
@@ -104,8 +109,25 @@ impl Replica {
             Event::Revalidated { session, is_valid } => {
                 self.pipeline.handle_revalidated(session, is_valid, now);
             }
-            Event::Confirmed { token } => self.pipeline.handle_confirmed(token),
+            Event::Confirmed { token } => {
+                self.pipeline.handle_confirmed(token);
+                // Before the commits behind it.
+                self.tell_learners();
+            }
         }
+    }
+
+    /// Passes on what the pipeline has to say to learners; whether there was anything.
+    fn tell_learners(&mut self) -> bool {
+        let mut has_said = false;
+        while let Some((learner, message)) = self.pipeline.poll_to_learner() {
+            has_said = true;
+            // One that is gone has nobody left to tell.
+            if let Some(&link) = self.links.get(&learner) {
+                self.actions.push_back(Action::ToLearner { link, message });
+            }
+        }
+        has_said
     }
 
     /// Passes on what the pipeline has to say; whether there was anything.
@@ -122,13 +144,7 @@ impl Replica {
             has_said = true;
             zab.confirm(self.now, token);
         }
-        while let Some((learner, message)) = self.pipeline.poll_to_learner() {
-            has_said = true;
-            // One that is gone has nobody left to tell.
-            if let Some(&link) = self.links.get(&learner) {
-                self.actions.push_back(Action::ToLearner { link, message });
-            }
-        }
+        has_said |= self.tell_learners();
         if let Role::Following { link, .. } | Role::Observing { link, .. } = self.role {
             while let Some(message) = self.pipeline.poll_to_leader() {
                 has_said = true;

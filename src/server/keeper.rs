@@ -129,7 +129,7 @@ mod tests {
         keeper.keep(Keeping::Sound);
         keeper.keep(Keeping::AcceptedEpoch(7));
         keeper.keep(Keeping::CurrentEpoch(7));
-        let mut next = || keeper.kept.recv_timeout(Duration::from_secs(20)).unwrap();
+        let next = || keeper.kept.recv_timeout(Duration::from_secs(20)).unwrap();
         assert_eq!(next(), Kept::AcceptedEpoch(7));
         assert_eq!(next(), Kept::CurrentEpoch(7));
         let epochs = EpochFiles::new(dir.path()).load(Zxid::ZERO).unwrap();

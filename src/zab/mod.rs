@@ -54,8 +54,12 @@ use self::peer::Peer;
 /// At this counter a leader begins a new epoch: far enough from the end for what is proposed until
 /// it has.
 const COUNTER_MAX: u32 = u32::MAX - (1 << 16);
-/// Notifications of so many senders wait while the disk finishes; there is one for each sender.
+/// Notifications of so many senders wait for an election; there is one for each sender.
 const WAITING_MAX: usize = 256;
+/// Servers notice that their leader is gone at different times: what those that are quicker say of
+/// the next election counts for so long. They do not say it again to who has a lesser vote, and
+/// would be waited for.
+const EARLY_MAX: Duration = Duration::from_millis(500);
 
 /// One server's part in its ensemble.
 ///
@@ -66,13 +70,21 @@ pub struct Zab {
     peer: Peer,
     election: Election,
     state: State,
-    /// What others have said of the election while the disk finishes.
-    waiting: Vec<(ServerId, Notification)>,
+    /// What others have said of the election that this server is about to join.
+    waiting: Vec<Waiting>,
     /// What the election was told last.
     told: (Role, Standing),
     counter_max: u32,
     looking_since: Time,
     election_took: Duration,
+}
+
+/// A notification that came a moment too early.
+#[derive(Debug)]
+struct Waiting {
+    from: ServerId,
+    at: Time,
+    notification: Notification,
 }
 
 #[derive(Debug)]
@@ -275,10 +287,7 @@ impl Zab {
         match &mut self.state {
             State::Left => return,
             State::Draining => {
-                self.waiting.retain(|(sender, _)| *sender != from);
-                if self.waiting.len() < WAITING_MAX {
-                    self.waiting.push((from, notification));
-                }
+                self.keep_waiting(now, from, notification);
                 return;
             }
             State::Looking => {}
@@ -302,7 +311,22 @@ impl Zab {
             return;
         }
         self.election.handle_notification(now, from, &notification);
+        let is_early = !matches!(self.state, State::Looking)
+            && notification.doing == Doing::Looking
+            && notification.round > self.election.round();
+        if is_early {
+            self.keep_waiting(now, from, notification);
+        } else {
+            self.waiting.retain(|waiting| waiting.from != from);
+        }
         self.settle(now);
+    }
+
+    fn keep_waiting(&mut self, now: Time, from: ServerId, notification: Notification) {
+        self.waiting.retain(|waiting| waiting.from != from);
+        if self.waiting.len() < WAITING_MAX {
+            self.waiting.push(Waiting { from, at: now, notification });
+        }
     }
 
     /// The election port's connection to `server` came up, or was lost or refused.
@@ -605,6 +629,7 @@ impl Zab {
         self.shut_down();
         self.state = State::Draining;
         self.looking_since = now;
+        self.waiting.retain(|waiting| now.since(waiting.at) <= EARLY_MAX);
         self.peer.set_role(Role::Looking);
     }
 
@@ -633,8 +658,8 @@ impl Zab {
             peer_epoch: self.peer.current_epoch,
         };
         self.election.start(now, vote);
-        for (from, notification) in std::mem::take(&mut self.waiting) {
-            self.election.handle_notification(now, from, &notification);
+        for waiting in std::mem::take(&mut self.waiting) {
+            self.election.handle_notification(now, waiting.from, &waiting.notification);
         }
     }
 

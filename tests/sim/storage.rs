@@ -246,6 +246,10 @@ impl Storage {
             return None;
         }
         let start = self.txns.partition_point(|(zxid, _)| *zxid <= after);
+        let before = start.checked_sub(1).map_or(self.starts_after, |last| self.txns[last].0);
+        if before != after && after.counter() != 0 {
+            return None;
+        }
         let mut left = bytes.max(1);
         let mut read = Vec::new();
         for (zxid, txn) in self.txns.range(start..) {

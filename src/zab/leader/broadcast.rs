@@ -55,6 +55,7 @@ impl Leader {
         for index in first..end {
             let entry = peer.history.entry(index).expect("the window has what is committed");
             let (zxid, txn) = (entry.zxid, Arc::clone(&entry.txn));
+            self.answer_confirms_before(peer, zxid);
             for handler in self.handlers.iter().filter(|handler| handler.is_live()) {
                 let message = match handler.is_observer {
                     true => FromLeader::Inform { zxid, txn: Arc::clone(&txn) },
@@ -75,6 +76,17 @@ impl Leader {
             let confirm = Confirm { token, round: self.round + 1, zxid: peer.last() };
             self.confirms.push_back(confirm);
             self.answer_confirms(peer, now);
+        }
+    }
+
+    /// A quorum has acknowledged `zxid`: that proves the leadership to all who asked before it was
+    /// proposed. They hear it before the commit: an Apache follower that learns of a commit first
+    /// never answers the sync before it, nor anything behind that (`CommitProcessor.java`).
+    fn answer_confirms_before(&mut self, peer: &mut Peer, zxid: Zxid) {
+        while let Some(Confirm { token, .. }) =
+            self.confirms.pop_front_if(|confirm| confirm.zxid < zxid)
+        {
+            peer.tell(Event::Confirmed { token });
         }
     }
 

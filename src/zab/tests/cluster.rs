@@ -885,5 +885,8 @@ impl Cluster {
         for node in self.nodes.values() {
             self.oracle.check_node(node);
         }
+        if let Some(id) = self.nodes.keys().next() {
+            self.oracle.durability(&self.nodes, &self.ensemble(*id));
+        }
     }
 }

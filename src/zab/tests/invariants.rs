@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use crate::wire::election::Doing;
 use crate::wire::quorum::{FromLeader, FromLearner, ServerId};
+use crate::zab::ensemble::Ensemble;
 use crate::zab::history::follows;
-use crate::zab::output::{Action, Event, LinkId, Role};
+use crate::zab::output::{Action, Event, LinkId, Role, Standing};
 use crate::zab::tests::cluster::{Link, Node, Work};
 use crate::zxid::Zxid;
 
@@ -27,12 +28,25 @@ impl Oracle {
             Event::Role(Role::Leading { epoch }) => self.leadership(node, *epoch),
             Event::Commit { through } => self.prefix_consistency(node, *through),
             Event::Pop { after } => {
-                let taken = self.committed.range(..).next_back().map(|last| *last.0);
-                let has = node.tree.iter().any(|(zxid, _)| Some(*zxid) == taken);
-                assert!(!has || taken <= Some(*after), "{} loses {taken:?}", node.id);
+                // Others may have committed more of it meanwhile: see `durability`.
+                assert!(node.published <= *after, "{} takes back {}", node.id, node.published);
             }
             _ => {}
         }
+    }
+
+    /// What is committed is on the disks of a quorum, as long as nobody has lost its disk.
+    pub fn durability(&self, nodes: &BTreeMap<ServerId, Node>, ensemble: &Ensemble) {
+        let Some(last) = self.committed.keys().next_back() else { return };
+        if nodes.values().any(|node| node.disk.standing != Standing::Sound) {
+            return;
+        }
+        let has = |node: &&Node| {
+            let mut newest = node.disk.state.iter().rev().map(|(zxid, _)| zxid);
+            newest.find(|zxid| *zxid <= last) == Some(last)
+        };
+        let holders = nodes.values().filter(has).map(|node| node.id);
+        assert!(ensemble.contains_quorum(holders), "{last} is committed and not on a quorum");
     }
 
     /// At most one server is established in an epoch, and it has everything that was committed.

@@ -253,14 +253,16 @@ fn acknowledged_writes_stay(
     (zxid, error, body): (Zxid, i32, &[u8]),
     history: &History,
 ) {
-    let Some(bytes) = history.txn(zxid) else {
-        violated("AcknowledgedWritesStay", format!("{zxid} of {sent:?} is not in the history"));
+    // The reply carries the zxid of when it was let out; the request has one of its own.
+    let Some(place) = history.place(session, sent.xid) else {
+        violated("AcknowledgedWritesStay", format!("{sent:?} at {zxid} is not in the history"));
     };
-    let logged = txn::decode(bytes).expect("it was decoded before");
-    let header = logged.header;
-    check((header.session, header.cxid) == (session, sent.xid), "AcknowledgedWritesStay", || {
-        format!("{sent:?} is answered at {zxid}, which is {header:?}")
+    check(place <= zxid, "AcknowledgedWritesStay", || {
+        format!("{sent:?} is answered at {zxid}, and is {place}")
     });
+    let zxid = place;
+    let bytes = history.txn(zxid).expect("a place in the history");
+    let logged = txn::decode(bytes).expect("it was decoded before");
     let logged_error = match &logged.txn {
         Txn::Error { code } => *code,
         _ => 0,
