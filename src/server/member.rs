@@ -208,6 +208,9 @@ impl PipelineCore {
             self.perform(action);
         }
         self.settle_fuzzy();
+        if let Some(took) = self.replica.poll_election() {
+            self.elections_ms.add(took.as_millis() as u64);
+        }
     }
 
     /// A leader's snapshot is exact once the leader has sent everything of which it may hold parts;
