@@ -313,10 +313,12 @@ impl Replica {
         [zab, self.pipeline.poll_timeout()].into_iter().flatten().min()
     }
 
-    /// The server is to stop: a leader hands its leadership over first.
+    /// The server is to stop: a leader hands its leadership over first. The pipeline hears of it at
+    /// once, so that it prepares nothing more that could not be proposed.
     pub fn resign(&mut self, now: Time) {
         if let Some(zab) = &mut self.zab {
             zab.resign(now);
+            self.settle();
         }
     }
 

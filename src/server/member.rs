@@ -255,7 +255,7 @@ impl PipelineCore {
             }
             Action::Resigned => {
                 member.is_leaving = true;
-                self.stop_clients();
+                self.stop_clients(false);
             }
             Action::Stop { reason } => self.stop_for(reason),
             action => {
