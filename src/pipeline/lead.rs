@@ -217,6 +217,11 @@ impl Pipeline {
         self.leadership.syncs.push_back((self.leadership.token + 1, syncer));
     }
 
+    /// How many syncs wait for a quorum.
+    pub fn pending_syncs(&self) -> usize {
+        self.leadership.syncs.len()
+    }
+
     /// A token for which a quorum is to confirm, from now on, that this server still leads, and
     /// that everything prepared so far is committed: [`Pipeline::handle_confirmed`].
     pub fn poll_confirm(&mut self) -> Option<u64> {

@@ -115,6 +115,8 @@ pub struct ClientCore {
     pub(super) stages: Stages,
     pub(super) words: Words,
     pub(super) stopping: bool,
+    /// Whether what waits for the pipeline will be answered before the server stops.
+    pub(super) answers_come: bool,
 }
 
 /// Bytes that may wait to be sent on a connection before no more requests are taken from it: so
@@ -171,6 +173,7 @@ impl ClientCore {
             stages: Stages::new(),
             words,
             stopping: false,
+            answers_come: true,
         }
     }
 
@@ -489,7 +492,11 @@ impl ClientCore {
             && self
                 .connections
                 .iter()
-                .all(|it| !it.sending && it.out.is_empty() && it.pending.is_empty())
+                .all(|it| !it.sending && it.out.is_empty() && self.owes_nothing(it))
+    }
+
+    fn owes_nothing(&self, connection: &Connection) -> bool {
+        connection.pending.is_empty() || !self.answers_come
     }
 
     /// Publishes the version that this core serves.

@@ -97,6 +97,10 @@ pub fn run(mut ring: Ring, mut roles: Roles, stop: &Arc<AtomicBool>) -> Result<(
             }
         }
         if let Some(since) = stopped {
+            let are_clients_finished = roles.clients.as_ref().is_none_or(ClientCore::is_finished);
+            if let Some(pipeline) = &mut roles.pipeline {
+                pipeline.leave_behind(are_clients_finished);
+            }
             let is_finished = is_finished(&roles);
             if !is_finished && now.since(since) >= FAREWELL {
                 tracing::warn!("not everything that was accepted is answered: it takes too long");

@@ -59,6 +59,7 @@ pub enum ToClients {
     Report { number: u64, question: Question },
     /// The answer to a question that this connection asked.
     Reported { connection: Token, report: Box<ServerReport> },
-    /// Accept nobody any more, finish what was accepted, then stop.
-    Stop,
+    /// Accept nobody any more, finish what was accepted, then stop. `answers_come` is false where
+    /// no leader will answer what waits for one: its outcome is unknown, and nobody waits for it.
+    Stop { answers_come: bool },
 }

@@ -258,7 +258,9 @@ impl ClientCore {
                 ToClients::Reported { connection, report } => {
                     self.answer_word(connection, &report);
                 }
-                ToClients::Stop => self.stopping = true,
+                ToClients::Stop { answers_come } => {
+                    (self.stopping, self.answers_come) = (true, answers_come);
+                }
             }
         }
         if self.links.to_pipeline.has_room() {

@@ -26,8 +26,10 @@ use crate::server::questions::Questions;
 use crate::server::report::StartupReport;
 use crate::server::snapshots::Snapshots;
 use crate::server::stages::{Stage, Stages};
+use crate::server::summary::Summary;
 use crate::time::{Time, WallMs};
 use crate::tree::Tree;
+use crate::zab::output::Role;
 use crate::zxid::Zxid;
 
 /// How long the next write waits, and from how many answers on: see `is_gathering`.
@@ -93,6 +95,8 @@ enum Stopping {
     Resigning,
     /// The clients' cores have been told.
     Told,
+    /// They are finished, and a member has left its ensemble.
+    Leaving,
 }
 
 /// What the server says of itself and does not change.
@@ -135,6 +139,7 @@ pub struct PipelineCore {
     pub(super) started: Time,
     pub(super) trace_mask: i64,
     pub(super) stages: Stages,
+    pub(super) elections_ms: Summary,
 }
 
 impl PipelineCore {
@@ -166,6 +171,7 @@ impl PipelineCore {
             started,
             trace_mask: 0,
             stages: Stages::new(),
+            elections_ms: Summary::default(),
             is_full: false,
             stopping: Stopping::No,
             published,
@@ -177,6 +183,11 @@ impl PipelineCore {
             now: Time::default(),
             wall: WallMs::default(),
         }
+    }
+
+    /// The version that readers have been told last.
+    pub(super) fn published(&self) -> Zxid {
+        self.published
     }
 
     /// Takes in the time of the turn.
@@ -455,24 +466,40 @@ impl PipelineCore {
     }
 
     /// Begins to stop: a leader hands its leadership over first, then every client core is told to
-    /// finish. See [`PipelineCore::is_finished`].
+    /// finish. A learner stays in step until its clients have the answers that are on their way.
+    /// See [`PipelineCore::is_finished`].
     pub fn stop(&mut self) {
         self.stopping = Stopping::Resigning;
-        match &self.member {
-            Some(_) => self.replica.resign(self.now),
-            None => self.stop_clients(),
+        match (&self.member, self.replica.role()) {
+            (None, _) | (_, Role::Following { .. } | Role::Observing { .. }) => {
+                self.stop_clients(true);
+            }
+            (Some(_), Role::Leading { .. }) => self.replica.resign(self.now),
+            (Some(_), Role::Looking) => self.stop_clients(false),
         }
     }
 
-    /// Tells every client core to finish.
-    pub(super) fn stop_clients(&mut self) {
+    /// To be called while the server stops: a learner whose clients are finished leaves, so that
+    /// its log comes to rest.
+    pub fn leave_behind(&mut self, are_own_clients_finished: bool) {
+        if self.stopping == Stopping::Told
+            && are_own_clients_finished
+            && self.clients.iter().all(|it| it.to.is_local() || it.from.is_abandoned())
+        {
+            self.stopping = Stopping::Leaving;
+            self.replica.resign(self.now);
+        }
+    }
+
+    /// Tells every client core to finish; see [`ToClients::Stop`].
+    pub(super) fn stop_clients(&mut self, answers_come: bool) {
         if self.stopping != Stopping::Resigning {
             return;
         }
         self.stopping = Stopping::Told;
         tracing::debug!("{} changes to reclaim", self.replica.pipeline().writer().journal_len());
         for client in &mut self.clients {
-            client.send(ToClients::Stop);
+            client.send(ToClients::Stop { answers_come });
             client.to.flush();
         }
     }
@@ -480,7 +507,7 @@ impl PipelineCore {
     /// Whether everything that was taken in is durable and told, and nothing more can come: cores
     /// of clients end before this one, since they have answers to wait for.
     pub fn is_finished(&self) -> bool {
-        self.stopping == Stopping::Told
+        self.stopping == Stopping::Leaving
             && self.clients.iter().all(|it| it.to.is_local() || it.from.is_abandoned())
             && self.disk.log.is_idle()
             && !self.disk.is_busy()

@@ -1,7 +1,7 @@
 //! The leader's side of agreement (`Leader.java`, `LearnerHandler.java`).
 //!
 //! ```text
-//! discovery        FOLLOWERINFO from a quorum → epoch chosen, own acceptedEpoch durable → LEADERINFO
+//! discovery        FOLLOWERINFO from a quorum → epoch chosen, acceptedEpoch durable → LEADERINFO
 //!                  ACKEPOCH from a quorum → own currentEpoch durable
 //! synchronisation  each learner: DIFF, TRUNC or SNAP, what it lacks, NEWLEADER, its ACK
 //!                  ACK of NEWLEADER from a quorum → the history is committed, UPTODATE

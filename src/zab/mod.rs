@@ -48,7 +48,9 @@ use self::ensemble::Ensemble;
 use self::handler::Stage;
 use self::leader::{Ending, Leader};
 use self::learner::Learner;
-use self::output::{Action, CannotTruncate, LinkId, LogGap, Output, Recovered, Role, Standing};
+use self::output::{
+    Action, CannotTruncate, LinkId, LogGap, Output, Recovered, Role, Standing, Txns,
+};
 use self::peer::Peer;
 
 /// At this counter a leader begins a new epoch: far enough from the end for what is proposed until
@@ -337,9 +339,8 @@ impl Zab {
         self.election.handle_reachable(now, server, is_reachable);
         match &mut self.state {
             State::Leading(leader) if !is_reachable => {
-                if is_deserted(&self.peer, &self.election, leader, server) {
-                    leader.over = Some("its voters are gone");
-                }
+                let is_deserted = is_deserted(&self.peer, &self.election, leader, server);
+                leader.over = leader.over.or(is_deserted.then_some("its voters are gone"));
             }
             State::Learning(learner)
                 if !is_reachable && learner.leader == server && learner.is_dialling() =>
@@ -524,12 +525,7 @@ impl Zab {
     }
 
     /// What `Action::ReadLog` asked for.
-    pub fn handle_log_read(
-        &mut self,
-        now: Time,
-        link: LinkId,
-        txns: Result<Vec<(Zxid, Arc<[u8]>)>, LogGap>,
-    ) {
+    pub fn handle_log_read(&mut self, now: Time, link: LinkId, txns: Result<Txns, LogGap>) {
         if let State::Leading(leader) = &mut self.state {
             leader.handle_log_read(&mut self.peer, now, link, txns);
         }

@@ -109,6 +109,9 @@ pub enum Event {
     Confirmed { token: u64 },
 }
 
+/// Transactions as they stand in the log, in order.
+pub type Txns = Vec<(Zxid, Arc<[u8]>)>;
+
 /// The log cannot give what was asked for: it does not reach back so far, or part of it is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogGap;

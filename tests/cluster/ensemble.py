@@ -81,6 +81,12 @@ def command(kind):
     return [str(HERE.parent / "clients/apache")], {"ZOOKEEPER_CLASSPATH": classpath}
 
 
+def thread_states(pid):
+    """One letter for each thread of a process, as /proc has them; "T" is stopped."""
+    stats = pathlib.Path(f"/proc/{pid}/task").glob("*/stat")
+    return [stat.read_text().rsplit(")", 1)[1].split()[0] for stat in stats]
+
+
 class Node:
     """One server of an ensemble: its place stays, its process and its kind come and go."""
 
@@ -177,8 +183,14 @@ class Node:
         self.is_frozen = False
 
     def freeze(self):
+        """SIGSTOP, until every thread stands still: on a busy machine the one that takes the signal may not
+        run for a while, and the others go on."""
         self.signal(signal.SIGSTOP)
         self.is_frozen = True
+        end = time.monotonic() + 5
+        while not all(state == "T" for state in thread_states(self.process.pid)):
+            assert time.monotonic() < end, f"{self} does not stop: {thread_states(self.process.pid)}"
+            time.sleep(0.0005)
 
     def thaw(self):
         self.signal(signal.SIGCONT)

@@ -11,7 +11,7 @@ use crate::time::Time;
 use crate::wire::quorum::FromLeader;
 use crate::zab::handler::{Handler, Stage};
 use crate::zab::history::{Place, follows};
-use crate::zab::output::{Action, LinkId, LogGap};
+use crate::zab::output::{Action, LinkId, LogGap, Txns};
 use crate::zab::peer::Peer;
 use crate::zab::sync::{Opening, choose};
 use crate::zxid::Zxid;
@@ -92,7 +92,7 @@ impl Leader {
         peer: &mut Peer,
         now: Time,
         link: LinkId,
-        txns: Result<Vec<(Zxid, Arc<[u8]>)>, LogGap>,
+        txns: Result<Txns, LogGap>,
     ) {
         let Some(at) = self.position(link) else { return };
         let Stage::Reading { cursor, is_open } = self.handlers[at].stage else { return };

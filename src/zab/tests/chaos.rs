@@ -63,17 +63,11 @@ fn disturb(cluster: &mut Cluster) {
                 cluster.propose(leader, count);
             }
         }
-        7 | 8 => {
-            if cluster.node(id).is_up() {
-                cluster.kill(id);
-                forget_what_is_committed(cluster, id);
-            }
+        7 | 8 if cluster.node(id).is_up() => {
+            cluster.kill(id);
+            forget_what_is_committed(cluster, id);
         }
-        9 | 10 => {
-            if !cluster.node(id).is_up() {
-                cluster.start(id);
-            }
-        }
+        9 | 10 if !cluster.node(id).is_up() => cluster.start(id),
         11 => cluster.node_mut(id).disk.is_slow = true,
         12 | 13 => cluster.node_mut(id).disk.is_slow = false,
         14 if id != other => cluster.cut(id, other),
@@ -92,18 +86,14 @@ fn disturb(cluster: &mut Cluster) {
                 cluster.confirm(leader);
             }
         }
-        19 => {
-            if cluster.node(id).is_up() {
-                cluster.with(server(id), |zab, now| zab.resign(now));
-                cluster.node_mut(id).has_resigned = true;
-            }
+        19 if cluster.node(id).is_up() => {
+            cluster.with(server(id), |zab, now| zab.resign(now));
+            cluster.node_mut(id).has_resigned = true;
         }
-        20 => {
-            if cluster.node(id).has_resigned {
-                cluster.kill(id);
-                cluster.node_mut(id).has_resigned = false;
-                cluster.start(id);
-            }
+        20 if cluster.node(id).has_resigned => {
+            cluster.kill(id);
+            cluster.node_mut(id).has_resigned = false;
+            cluster.start(id);
         }
         21 => damage(cluster, id),
         _ => {}

@@ -258,6 +258,23 @@ fn a_hanging_disk_does_not_hold_up_heartbeats() {
     assert_eq!(waiting.count(), 3);
 }
 
+/// A20: what is committed without the leader's own disk is in its memory until it is there.
+#[test]
+fn a20_a_leader_with_a_slow_disk_brings_learners_up() {
+    let mut cluster = Cluster::new(5, 0, 1);
+    cluster.commit_log_count = 0;
+    cluster.start_all();
+    cluster.settle();
+    cluster.kill(1);
+    cluster.node_mut(5).disk.is_slow = true;
+    cluster.propose(5, 10);
+    cluster.quiesce();
+    assert_eq!(cluster.node(5).published, z(1, 10));
+    cluster.start(1);
+    cluster.run_until(20, |cluster| cluster.node(1).published == z(1, 10));
+    assert_eq!(cluster.node(5).disk.log.last(), z(0, 0));
+}
+
 /// R10: a leader that has lost committed transactions is refused, loudly.
 #[test]
 fn r10_what_is_known_to_be_committed_is_not_taken_back() {

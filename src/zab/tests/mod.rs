@@ -2,6 +2,7 @@
 
 mod chaos;
 mod cluster;
+mod deliver;
 mod faults;
 mod invariants;
 mod java;
