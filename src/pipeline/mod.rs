@@ -278,6 +278,8 @@ pub struct Pipeline {
     published: Zxid,
     /// The start of the epoch that this server serves in, until readers are told.
     begun: Option<Zxid>,
+    /// The start of the last epoch that readers were told of: no reply says less.
+    epoch_told: Zxid,
     room: Room,
     txns: Txns,
     outboxes: Vec<Outbox>,
@@ -327,6 +329,7 @@ impl Pipeline {
             committed: prepared,
             published: prepared,
             begun: None,
+            epoch_told: Zxid::ZERO,
             room: Room::Plenty,
             txns: Txns::default(),
             outboxes: vec![Outbox::default(); client_cores],

@@ -124,6 +124,7 @@ impl Pipeline {
     /// client that comes from one of them wants no server that is behind.
     fn begin_epoch(&mut self) -> Option<Published> {
         let through = self.begun.take().filter(|begun| *begun > self.published)?;
+        self.epoch_told = through;
         let outboxes = vec![Outbox::default(); self.outboxes.len()];
         Some(Published { through, outboxes, events: [].into() })
     }
@@ -171,6 +172,7 @@ impl Pipeline {
         self.prepared = writer.last_zxid();
         self.committed = self.prepared;
         self.published = self.prepared;
+        self.epoch_told = Zxid::ZERO;
         self.writer = writer;
         self.sessions.replace(&sessions, now);
         self.txns.clear();

@@ -507,7 +507,8 @@ impl Pipeline {
 
     pub(super) fn reply_error(&mut self, write: &Write<'_>, zxid: Zxid, error: ErrorCode) {
         let outbox = &mut self.outboxes[usize::from(write.client.core)];
-        response::put_error(&mut outbox.bytes, write.xid, zxid, error);
+        let told = zxid.max(self.epoch_told);
+        response::put_error(&mut outbox.bytes, write.xid, told, error);
         self.push_reply(write, zxid);
     }
 
@@ -548,7 +549,8 @@ impl Pipeline {
         if answers {
             // Where it was held back, the client may have been told of more than its transaction:
             // it must not take an older server for one that is up to date.
-            ReplyHeader::set_zxid(&mut outbox.bytes[start..], zxid);
+            let told = zxid.max(self.epoch_told);
+            ReplyHeader::set_zxid(&mut outbox.bytes[start..], told);
         }
         outbox.push(client, xid, zxid, then, answers);
     }
