@@ -243,6 +243,8 @@ impl World {
             is_accepting: false,
             receiving: BTreeMap::new(),
             installing: None,
+            sending: BTreeMap::new(),
+            saving: None,
             peers: BTreeMap::new(),
             said: BTreeMap::new(),
             reachable: BTreeMap::new(),
