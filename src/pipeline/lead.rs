@@ -212,8 +212,14 @@ impl Pipeline {
     /// A sync of a client of this leader waits for a quorum, and later replies wait for it.
     pub(super) fn lead_sync(&mut self, write: &Write<'_>) {
         let order = self.waiting.ask(write);
+        self.waiting.set_led(write.session, self.epoch_start.epoch());
         let syncer = Syncer::Own { session: write.session, order };
         self.leadership.syncs.push_back((self.leadership.token + 1, syncer));
+    }
+
+    /// How many syncs wait for a quorum.
+    pub fn pending_syncs(&self) -> usize {
+        self.leadership.syncs.len()
     }
 
     /// A token for which a quorum is to confirm, from now on, that this server still leads, and
@@ -228,13 +234,16 @@ impl Pipeline {
     }
 
     /// A quorum has confirmed this token and so all before it: the syncs that wait for it are
-    /// answered.
-    pub fn handle_confirmed(&mut self, token: u64) {
+    /// answered, and what their clients have asked behind them is done.
+    pub fn handle_confirmed(&mut self, token: u64, now: Time, wall: WallMs) {
         while let Some((_, syncer)) =
             self.leadership.syncs.pop_front_if(|(waits_for, _)| *waits_for <= token)
         {
             match syncer {
-                Syncer::Own { session, order } => self.answer_sync(session, order),
+                Syncer::Own { session, order } => {
+                    self.answer_sync(session, order);
+                    self.lead_held(session, now, wall);
+                }
                 Syncer::Learner(learner) => {
                     self.leadership.to_learner.push_back((learner, FromLeader::Sync));
                 }

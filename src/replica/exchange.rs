@@ -43,6 +43,12 @@ impl Replica {
                 let digest = self.pipeline.committed_digest().filter(|_| is_committed);
                 self.sending.insert(*link, StateAt { tree, zxid: *zxid, digest, sessions });
             }
+            Action::ToLearner { message: FromLeader::Diff { .. }, .. } => {
+                self.stats.diffs_sent += 1;
+            }
+            Action::ToLearner { message: FromLeader::Snap { .. }, .. } => {
+                self.stats.snapshots_sent += 1;
+            }
             Action::Close { link } => {
                 self.sending.remove(link);
             }
@@ -54,16 +60,27 @@ impl Replica {
         self.actions.push_back(action);
     }
 
+    fn note_role(&mut self, role: Role) {
+        match role {
+            Role::Looking => self.stats.elections += 1,
+            _ => self.election = self.zab.as_ref().map(Zab::election_took),
+        }
+        let is_leading = matches!(role, Role::Leading { .. });
+        self.stats.leading_since = is_leading.then_some(self.now);
+    }
+
     fn take_event(&mut self, event: Event) {
         let (now, wall) = (self.now, self.wall);
         match event {
             Event::Role(role) => {
+                self.note_role(role);
                 self.role = role;
                 self.links.clear();
                 let epoch = self.zab.as_ref().and_then(Zab::epoch).unwrap_or(0);
                 self.pipeline.handle_role(role, epoch, now, wall);
             }
             Event::Apply { zxid, txn } => {
+                self.stats.proposals_received += 1;
                 if let Err(error) = self.pipeline.handle_proposal(zxid, &txn, now) {
                     let reason =
                         format!("the leader's transaction {zxid} cannot be taken: {error}");
@@ -75,7 +92,17 @@ impl Replica {
                     self.refused_cut = Some(after);
                 }
             }
-            Event::Commit { through } => self.pipeline.handle_committed(through),
+            Event::Commit { through } => {
+                let before = self.pipeline.committed();
+                let is_same = before.epoch() == through.epoch();
+                let before = if is_same { before.counter() } else { 0 };
+                let count = u64::from(through.counter().saturating_sub(before));
+                match self.role {
+                    Role::Leading { .. } => self.stats.commits += count,
+                    _ => self.stats.commits_received += count,
+                }
+                self.pipeline.handle_committed(through);
+            }
             Event::Request { learner, link, request } => {
                 self.links.insert(learner, link);
                 if !self.pipeline.handle_forwarded(learner, &request, now, wall) {
@@ -110,7 +137,7 @@ impl Replica {
                 self.pipeline.handle_revalidated(session, is_valid, now);
             }
             Event::Confirmed { token } => {
-                self.pipeline.handle_confirmed(token);
+                self.pipeline.handle_confirmed(token, now, wall);
                 // Before the commits behind it.
                 self.tell_learners();
             }
@@ -137,6 +164,7 @@ impl Replica {
         let txns = self.pipeline.take_txns();
         for (zxid, txn) in txns.iter() {
             has_said = true;
+            self.stats.note_proposal(txn.len() as u64);
             zab.propose(self.now, zxid, Arc::from(txn));
         }
         txns.clear();

@@ -12,12 +12,16 @@
 //! A server on its own has no agreement to reach: what is durable is committed, and its shell takes
 //! transactions straight from the pipeline ([`Replica::take_txns`]), which saves a copy of each.
 
+pub mod stats;
+
 mod exchange;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::pipeline::{Client, Connect, Notice, Pipeline, Published, Room, Txns, Write};
+use crate::replica::stats::Stats;
 use crate::time::{Time, WallMs};
 use crate::tree::Tree;
 use crate::tree::writer::Writer;
@@ -57,6 +61,9 @@ pub struct Replica {
     links: BTreeMap<ServerId, LinkId>,
     /// States that are being sent: their versions are kept readable.
     sending: BTreeMap<LinkId, StateAt>,
+    stats: Stats,
+    /// How long an election took that has just ended.
+    election: Option<Duration>,
     /// A cut of the log that must not be made: the tree could not be cut with it.
     refused_cut: Option<Zxid>,
     now: Time,
@@ -85,6 +92,8 @@ impl Replica {
             actions: VecDeque::new(),
             links: BTreeMap::new(),
             sending: BTreeMap::new(),
+            stats: Stats::default(),
+            election: None,
             refused_cut: None,
             now: Time::default(),
             wall: WallMs::default(),
@@ -110,6 +119,16 @@ impl Replica {
     /// Whether there is no ensemble.
     pub fn is_alone(&self) -> bool {
         self.zab.is_none()
+    }
+
+    /// What was counted.
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// How long the election took that has ended since the last call.
+    pub fn poll_election(&mut self) -> Option<Duration> {
+        self.election.take()
     }
 
     /// What this member is; a server on its own is never asked.

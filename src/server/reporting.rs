@@ -4,15 +4,19 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::config::ensemble::{self, Ensemble, ServerAddress};
+use crate::replica::stats::ProposalBytes;
 use crate::server::four_letter::Word;
 use crate::server::questions::Asked;
 use crate::server::report::{
-    ConfReport, EnsembleConf, LogCounters, Mode, PipelineCounters, ServerReport, SessionReport,
+    ConfReport, EnsembleConf, EnsembleReport, LeaderReport, LogCounters, Mode, PipelineCounters,
+    ServerReport, SessionReport,
 };
+use crate::server::summary::{Sizes, SizesSeen};
 use crate::server::word::wall_at;
 use crate::server::writer::PipelineCore;
 use crate::time::Time;
 use crate::zab::output::Role;
+use crate::zab::{LearnerStatus, Zab};
 
 impl PipelineCore {
     /// The whole answer to a question, with every core's part.
@@ -26,7 +30,7 @@ impl PipelineCore {
             serving: self.replica.is_alone() || self.replica.role() != Role::Looking,
             clients: asked.reports,
             mode: self.mode(),
-            last_zxid: self.replica.pipeline().committed(),
+            last_zxid: self.published(),
             node_count: usize::try_from(totals.node_count).unwrap_or(usize::MAX),
             approximate_data_size: totals.data_size,
             ephemerals_count: usize::try_from(totals.ephemeral_count).unwrap_or(usize::MAX),
@@ -42,6 +46,7 @@ impl PipelineCore {
                 sync_ms: self.disk.sync_ms.clone(),
             },
             startup: Some(self.startup),
+            ensemble: self.replica.zab().map(|zab| self.ensemble_report(zab)),
             tree_digest: self.replica.pipeline().writer().digest(),
             trace_mask: self.trace_mask,
             ..ServerReport::default()
@@ -103,6 +108,39 @@ impl PipelineCore {
         }
     }
 
+    fn ensemble_report(&self, zab: &Zab) -> EnsembleReport {
+        let stats = self.replica.stats();
+        let is_leading = matches!(self.replica.role(), Role::Leading { .. });
+        EnsembleReport {
+            quorum_size: zab.ensemble().voters().count(),
+            elections_begun: stats.elections,
+            election_ms: self.elections_ms,
+            proposals_received: stats.proposals_received,
+            commits_received: stats.commits_received,
+            leading: is_leading.then(|| self.leader_report(zab)),
+        }
+    }
+
+    fn leader_report(&self, zab: &Zab) -> LeaderReport {
+        let stats = self.replica.stats();
+        let count = |counts: &dyn Fn(&LearnerStatus) -> bool| zab.learners().filter(counts).count();
+        let votes = |learner: &LearnerStatus| zab.ensemble().is_voter(learner.server);
+        let led_for = stats.leading_since.map_or(0, |since| self.now.since(since).as_millis());
+        LeaderReport {
+            leading_ms: u64::try_from(led_for).unwrap_or(u64::MAX),
+            learners: zab.learners().count(),
+            synced_followers: count(&|it| it.is_synced && !it.is_observer && votes(it)),
+            synced_observers: count(&|it| it.is_synced && it.is_observer),
+            synced_non_voting_followers: count(&|it| it.is_synced && !it.is_observer && !votes(it)),
+            pending_syncs: self.replica.pipeline().pending_syncs(),
+            proposal_sizes: Sizes { seen: sizes_seen(stats.proposal_bytes) },
+            proposals: stats.proposals,
+            commits: stats.commits,
+            diffs_sent: stats.diffs_sent,
+            snapshots_sent: stats.snapshots_sent,
+        }
+    }
+
     fn mode(&self) -> Mode {
         if self.replica.is_alone() {
             return Mode::Standalone;
@@ -147,6 +185,10 @@ impl PipelineCore {
         let cpu_ms = cpu.tv_sec * 1000 + cpu.tv_nsec / 1_000_000;
         report.process_cpu_ms = u64::try_from(cpu_ms).ok();
     }
+}
+
+fn sizes_seen(bytes: Option<ProposalBytes>) -> Option<SizesSeen> {
+    bytes.map(|ProposalBytes { last, min, max }| SizesSeen { last, min, max })
 }
 
 fn ensemble_conf(ensemble: &Ensemble) -> EnsembleConf {

@@ -26,6 +26,7 @@ use crate::server::questions::Questions;
 use crate::server::report::StartupReport;
 use crate::server::snapshots::Snapshots;
 use crate::server::stages::{Stage, Stages};
+use crate::server::summary::Summary;
 use crate::time::{Time, WallMs};
 use crate::tree::Tree;
 use crate::zxid::Zxid;
@@ -135,6 +136,7 @@ pub struct PipelineCore {
     pub(super) started: Time,
     pub(super) trace_mask: i64,
     pub(super) stages: Stages,
+    pub(super) elections_ms: Summary,
 }
 
 impl PipelineCore {
@@ -166,6 +168,7 @@ impl PipelineCore {
             started,
             trace_mask: 0,
             stages: Stages::new(),
+            elections_ms: Summary::default(),
             is_full: false,
             stopping: Stopping::No,
             published,
@@ -177,6 +180,11 @@ impl PipelineCore {
             now: Time::default(),
             wall: WallMs::default(),
         }
+    }
+
+    /// The version that readers have been told last.
+    pub(super) fn published(&self) -> Zxid {
+        self.published
     }
 
     /// Takes in the time of the turn.

@@ -84,7 +84,7 @@ pub fn settle(world: &mut World) -> u64 {
             let process = world.servers[server].process.as_ref();
             process.is_some_and(|it| it.published == last && it.log.durable() == last)
         };
-        (0..servers).all(published)
+        (0..servers).all(published) && world.checker.clients.sessions_end(&world.checker.history)
     };
     // Sessions may still end meanwhile; each end is published everywhere.
     world.run_ms(100);

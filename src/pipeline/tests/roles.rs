@@ -524,12 +524,12 @@ fn a_sync_is_answered_when_a_quorum_has_confirmed_and_nothing_overtakes_it() {
     bench.settle();
     assert!(bench.answers.is_empty());
     assert_eq!(bench.pipeline.poll_to_learner(), None);
-    bench.pipeline.handle_confirmed(token);
+    bench.pipeline.handle_confirmed(token, bench.now, bench.wall);
     assert_eq!(bench.pipeline.poll_to_learner(), Some((ServerId(2), FromLeader::Sync)));
     bench.settle();
     let xids = |bench: &Bench| bench.answers.iter().map(|it| it.xid).collect::<Vec<i32>>();
     assert_eq!(xids(&bench), [first, second, third]);
-    bench.pipeline.handle_confirmed(token + 1);
+    bench.pipeline.handle_confirmed(token + 1, bench.now, bench.wall);
     bench.settle();
     assert_eq!(xids(&bench), [first, second, third, late]);
 }

@@ -293,7 +293,8 @@ impl World {
             return;
         }
         if let Some(token) = member.confirms.pop_front() {
-            member.pipeline.handle_confirmed(token);
+            let (now, wall) = (self.now, self.wall);
+            member.pipeline.handle_confirmed(token, now, wall);
             self.pump(leader);
         }
     }
