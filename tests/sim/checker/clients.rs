@@ -235,9 +235,8 @@ impl Clients {
 
     /// A session that its client was told the end of ends: whether all have.
     pub fn sessions_end(&self, history: &History) -> bool {
-        let lives = |session: &i64| {
-            history.sessions.get(session).is_some_and(|life| life.closed.is_none())
-        };
+        let lives =
+            |session: &i64| history.sessions.get(session).is_some_and(|life| life.closed.is_none());
         !self.over.iter().any(lives)
     }
 
