@@ -194,13 +194,15 @@ impl Waiting {
         }
     }
 
-    /// Takes out what waited for a sync of the session, in its order.
+    /// Takes out what waited for a sync of the session and what is behind it, in its order.
     pub fn take_held(&mut self, session: i64) -> Vec<Entry> {
+        let queue = self.by_session.get(&session);
+        let Some(first) = queue.and_then(|queue| queue.iter().position(Entry::is_unsent)) else {
+            return Vec::new();
+        };
         let mut held = Vec::new();
-        while let Some(queue) = self.by_session.get(&session)
-            && let Some(index) = queue.iter().position(Entry::is_unsent)
-        {
-            held.extend(self.remove(session, index));
+        while let Some(entry) = self.remove(session, first) {
+            held.push(entry);
         }
         held
     }

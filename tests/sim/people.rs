@@ -9,7 +9,7 @@ use crate::checker::history::Asked;
 use crate::client::{self, Ask, Kept, Link, Sent, Told};
 use crate::knobs::MS;
 use crate::network::{ConnId, Payload, Port};
-use crate::world::{Event, Own, World};
+use crate::world::{Event, Own, Stage, World};
 
 impl World {
     /// Another server for a client to try.
@@ -42,6 +42,9 @@ impl World {
                 }
                 if self.now - link.pinged_at > timeout / 4 {
                     self.ask(client, Ask::Ping);
+                }
+                if self.knobs.are_idle && self.stage == Stage::Chaos {
+                    return;
                 }
                 let it = &mut self.clients[client];
                 let under_way = &it.link.as_ref().expect("it was seen").outstanding;
@@ -110,13 +113,13 @@ impl World {
         self.trace.step([now, 7, client as u64, xid as u64]);
         self.trace.say(now, || format!("client {client} sends {xid}: {ask:?}"));
         if xid > 0 {
-            let asked = Asked { ask: ask.clone(), client, link: link.number, floor };
+            let asked = Asked { ask: ask.clone(), link: link.number, floor };
             self.checker.history.handle_asked(session, xid, asked);
         }
         if xid == XID_PING {
             link.pinged_at = now;
         }
-        link.outstanding.push_back(Sent { xid, ask, at: now, floor });
+        link.outstanding.push_back(Sent { xid, ask, floor });
         let conn = link.conn;
         self.network.send(now, conn, 0, Payload::Frame(frame));
         xid

@@ -143,8 +143,12 @@ impl World {
                 self.own_after(server, after, Own::Dialled { to });
             }
             Action::Accept(is_accepting) => process.is_accepting = is_accepting,
-            Action::ToLeader { link, message } => self.to_leader(server, process, link, message),
-            Action::ToLearner { link, message } => self.to_learner(server, process, link, message),
+            Action::ToLeader { link, message } => {
+                self.send_to_leader(server, process, link, message)
+            }
+            Action::ToLearner { link, message } => {
+                self.send_to_learner(server, process, link, message)
+            }
             Action::Close { link } => self.close_link(server, process, link),
             Action::Append { zxid, txn } => self.append(server, process, zxid, txn),
             Action::Truncate { after } => self.truncate(server, process, after),
@@ -205,7 +209,7 @@ impl World {
         process.said.insert(peer, notification);
     }
 
-    fn to_leader(
+    fn send_to_leader(
         &mut self,
         server: usize,
         process: &mut Process,
@@ -231,7 +235,7 @@ impl World {
         self.network.send(self.now, conn, side, Payload::FromLearner(message));
     }
 
-    fn to_learner(
+    fn send_to_learner(
         &mut self,
         server: usize,
         process: &mut Process,

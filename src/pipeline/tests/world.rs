@@ -553,6 +553,11 @@ impl World {
         }
     }
 
+    /// How many messages of a learner are on their way to its leader.
+    pub fn carried_up(&self, learner: usize) -> usize {
+        self.members[learner].link.as_ref().map_or(0, |link| link.up.len())
+    }
+
     /// The end of a server's log.
     pub fn end(&self, member: usize) -> Zxid {
         self.members[member].log.last().map_or(Zxid::ZERO, |(zxid, _)| *zxid)

@@ -376,7 +376,7 @@ fn answer(ask: &Ask, view: &View<'_>, out: &mut Vec<u8>) -> i32 {
         Ask::Children { path, .. } => {
             let Some(node) = view.node(path) else { return no_node };
             out.put_length(node.child_count());
-            node.children().iter().for_each(|name| out.put_string(&name));
+            node.children().iter().for_each(|name| out.put_string(name));
             node.stat().encode(out);
         }
         Ask::GetPair => {

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ringkeeper::time::Time;
 use ringkeeper::tree::view::View;
 use ringkeeper::tree::writer::Writer;
 use ringkeeper::wire::error::ErrorCode;
@@ -26,7 +25,6 @@ pub struct Change {
 #[derive(Clone, Debug)]
 pub struct Asked {
     pub ask: Ask,
-    pub client: usize,
     /// The client's connection that it went out on, counted.
     pub link: u64,
     /// The newest write that anybody knew to be done when it was sent.
@@ -60,7 +58,7 @@ pub struct History {
     proposed: BTreeMap<Zxid, Vec<Proposed>>,
     asked: BTreeMap<(i64, i32), Asked>,
     done: BTreeMap<(i64, i32), Zxid>,
-    /// The last cxid of each session, and the connection it came on.
+    /// The last cxid of each session.
     newest: BTreeMap<i64, i32>,
     pub now: u64,
     /// Ends of sessions that no client asked for, as they become known.
@@ -277,11 +275,6 @@ impl History {
         check(expected == Some(digest), "EqualDigests", || {
             format!("server {server} has {digest:#x} at {zxid}, the history {expected:x?}")
         });
-    }
-
-    /// The committed state, as a server begins with it: for the start of a run.
-    pub fn time() -> Time {
-        Time::default()
     }
 }
 
