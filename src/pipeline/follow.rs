@@ -88,7 +88,7 @@ impl Pipeline {
         self.waiting.ask(write);
         if let Part::Following { epoch } = self.part {
             self.stats.forwarded += 1;
-            self.waiting.send_newest(write.session, epoch);
+            self.waiting.send(write.session, epoch);
         }
     }
 
@@ -282,6 +282,9 @@ impl Pipeline {
         let then = Then::Serve;
         self.waiting.set_done(session, index, State::Done { zxid, frame, then });
         self.release_done(session);
+        if let Part::Following { epoch } = self.part {
+            self.waiting.send(session, epoch);
+        }
     }
 
     /// The leader says whether a session may go on through this server.

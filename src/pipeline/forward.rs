@@ -70,6 +70,17 @@ impl Entry {
     fn is_unsent(&self) -> bool {
         matches!(self.state, State::Asked { sent: None, .. })
     }
+
+    /// Whether a request for `op` that comes behind it may go on. Behind a sync that has no answer
+    /// only other syncs may: the reads that its client has sent behind it wait for the answer, and
+    /// must not show what the client has asked for after them.
+    fn lets_go(&self, op: OpCode) -> bool {
+        match self.state {
+            State::Done { .. } => true,
+            State::Asked { sent: None, .. } => false,
+            State::Asked { sent: Some(_), .. } => self.op != OpCode::Sync || op == OpCode::Sync,
+        }
+    }
 }
 
 /// A connection that has asked for a session and has no answer.
@@ -148,18 +159,52 @@ impl Waiting {
         self.by_session.entry(session).or_default().push_back(entry);
     }
 
-    /// Passes on the session's newest request, to the leader of `epoch`.
-    pub fn send_newest(&mut self, session: i64, epoch: u32) {
-        let queue = self.by_session.get_mut(&session).expect("it was just asked");
-        let entry = queue.back_mut().expect("a session without entries has no queue");
-        let State::Asked { request, sent } = &mut entry.state else {
-            unreachable!("what is done is not passed on");
-        };
-        *sent = Some(epoch);
-        if entry.op == OpCode::Sync {
-            self.syncs.push_back((session, entry.order));
+    /// Passes on the session's requests that may go on, to the leader of `epoch`.
+    pub fn send(&mut self, session: i64, epoch: u32) {
+        let Some(queue) = self.by_session.get_mut(&session) else { return };
+        while let Some(index) = queue.iter().position(Entry::is_unsent) {
+            let op = queue[index].op;
+            if !queue.iter().take(index).all(|before| before.lets_go(op)) {
+                return;
+            }
+            let entry = &mut queue[index];
+            let State::Asked { request, sent } = &mut entry.state else {
+                unreachable!("what is done is not unsent");
+            };
+            *sent = Some(epoch);
+            if op == OpCode::Sync {
+                self.syncs.push_back((session, entry.order));
+            }
+            self.outgoing.push_back(ToLeader::Request(request.clone()));
         }
-        self.outgoing.push_back(ToLeader::Request(request.clone()));
+    }
+
+    /// Whether a request of the session waits until a sync before it is answered.
+    pub fn is_held(&self, session: i64, op: OpCode) -> bool {
+        let queue = self.by_session.get(&session);
+        queue.is_some_and(|queue| !queue.iter().all(|before| before.lets_go(op)))
+    }
+
+    /// The session's newest request is led by this server, in `epoch`.
+    pub fn set_led(&mut self, session: i64, epoch: u32) {
+        let newest = self.by_session.get_mut(&session).and_then(VecDeque::back_mut);
+        let newest = newest.expect("it was just asked");
+        if let State::Asked { sent, .. } = &mut newest.state {
+            *sent = Some(epoch);
+        }
+    }
+
+    /// Takes out what waited for a sync of the session and what is behind it, in its order.
+    pub fn take_held(&mut self, session: i64) -> Vec<Entry> {
+        let queue = self.by_session.get(&session);
+        let Some(first) = queue.and_then(|queue| queue.iter().position(Entry::is_unsent)) else {
+            return Vec::new();
+        };
+        let mut held = Vec::new();
+        while let Some(entry) = self.remove(session, first) {
+            held.push(entry);
+        }
+        held
     }
 
     /// Asks the leader whether a session lives.

@@ -212,6 +212,7 @@ impl Pipeline {
     /// A sync of a client of this leader waits for a quorum, and later replies wait for it.
     pub(super) fn lead_sync(&mut self, write: &Write<'_>) {
         let order = self.waiting.ask(write);
+        self.waiting.set_led(write.session, self.epoch_start.epoch());
         let syncer = Syncer::Own { session: write.session, order };
         self.leadership.syncs.push_back((self.leadership.token + 1, syncer));
     }
@@ -233,13 +234,16 @@ impl Pipeline {
     }
 
     /// A quorum has confirmed this token and so all before it: the syncs that wait for it are
-    /// answered.
-    pub fn handle_confirmed(&mut self, token: u64) {
+    /// answered, and what their clients have asked behind them is done.
+    pub fn handle_confirmed(&mut self, token: u64, now: Time, wall: WallMs) {
         while let Some((_, syncer)) =
             self.leadership.syncs.pop_front_if(|(waits_for, _)| *waits_for <= token)
         {
             match syncer {
-                Syncer::Own { session, order } => self.answer_sync(session, order),
+                Syncer::Own { session, order } => {
+                    self.answer_sync(session, order);
+                    self.lead_held(session, now, wall);
+                }
                 Syncer::Learner(learner) => {
                     self.leadership.to_learner.push_back((learner, FromLeader::Sync));
                 }

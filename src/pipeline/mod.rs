@@ -31,6 +31,8 @@
 pub mod auth;
 pub mod session;
 
+pub mod at_rest;
+
 pub mod prepare;
 pub mod read;
 

@@ -89,37 +89,50 @@ impl Pipeline {
     fn lead_what_waits(&mut self, now: Time, wall: WallMs) {
         let entries = self.waiting.take_all();
         let attaching: Vec<(i64, Attaching)> = self.waiting.attaching().collect();
-        for (session, Entry { client, xid, op, state, .. }) in entries {
-            match state {
-                State::Asked { request: Forwarded { body, ids, .. }, .. } => match op {
-                    OpCode::CreateSession => {
-                        if let Some(attaching) = self.waiting.pop_attaching(session) {
-                            self.begin_session(session, &attaching, now, wall);
-                        }
-                    }
-                    OpCode::CloseSession if !self.attached.contains(client) => {
-                        self.end_session(session, xid, None, wall);
-                    }
-                    _ if self.attached.contains(client) => {
-                        let (body, ids) = (&body[..], &ids[..]);
-                        let write = Write { client, session, xid, op, body, ids };
-                        self.handle_write(&write, now, wall);
-                    }
-                    _ => {}
-                },
-                State::Done { zxid, frame, then } if self.waiting.has(session) => {
-                    let write = Write { client, session, xid, op, body: &[], ids: &[] };
-                    self.waiting.hold(&write, zxid, frame, then);
-                }
-                State::Done { frame, then, .. } => {
-                    self.push_frame(client, xid, &frame, then);
-                }
-            }
+        for (session, entry) in entries {
+            self.lead_entry(session, entry, now, wall);
         }
         for (session, attaching) in attaching {
             if attaching.connect.session != 0 && self.waiting.pop_attaching(session).is_some() {
                 self.reopen_session(attaching.connect, session, now);
             }
+        }
+    }
+
+    /// Does what a client of this server has asked before it led, or behind a sync.
+    fn lead_entry(&mut self, session: i64, entry: Entry, now: Time, wall: WallMs) {
+        let Entry { client, xid, op, state, .. } = entry;
+        match state {
+            State::Asked { request: Forwarded { body, ids, .. }, .. } => match op {
+                OpCode::CreateSession => {
+                    if let Some(attaching) = self.waiting.pop_attaching(session) {
+                        self.begin_session(session, &attaching, now, wall);
+                    }
+                }
+                OpCode::CloseSession if !self.attached.contains(client) => {
+                    self.end_session(session, xid, None, wall);
+                }
+                _ if self.attached.contains(client) => {
+                    let (body, ids) = (&body[..], &ids[..]);
+                    let write = Write { client, session, xid, op, body, ids };
+                    self.handle_write(&write, now, wall);
+                }
+                _ => {}
+            },
+            State::Done { zxid, frame, then } if self.waiting.has(session) => {
+                let write = Write { client, session, xid, op, body: &[], ids: &[] };
+                self.waiting.hold(&write, zxid, frame, then);
+            }
+            State::Done { frame, then, .. } => {
+                self.push_frame(client, xid, &frame, then);
+            }
+        }
+    }
+
+    /// Does what waited for a sync of the session, which is answered.
+    pub(super) fn lead_held(&mut self, session: i64, now: Time, wall: WallMs) {
+        for entry in self.waiting.take_held(session) {
+            self.lead_entry(session, entry, now, wall);
         }
     }
 
@@ -142,7 +155,7 @@ impl Pipeline {
                 self.close(client);
             }
         }
-        for (session, entry) in entries {
+        for (session, mut entry) in entries {
             let is_asked = matches!(entry.state, State::Asked { .. });
             let is_awaited = match entry.op {
                 OpCode::CreateSession => self.waiting.is_attaching(session),
@@ -152,9 +165,12 @@ impl Pipeline {
             if !is_awaited {
                 continue;
             }
+            if let State::Asked { sent, .. } = &mut entry.state {
+                *sent = None;
+            }
             self.waiting.put_back(session, entry);
             match is_asked {
-                true => self.waiting.send_newest(session, epoch),
+                true => self.waiting.send(session, epoch),
                 // What it waited for may have been dropped.
                 false => self.release_done(session),
             }

@@ -112,8 +112,18 @@ impl Pipeline {
             return;
         }
         match self.part.is_preparing() {
+            true if self.waiting.is_held(write.session, write.op) => self.hold_write(write, now),
             true => self.prepare_own(write, now, wall),
             false => self.follow_write(write),
+        }
+    }
+
+    /// Keeps a write of a leader's client until a sync before it is answered.
+    fn hold_write(&mut self, write: &Write<'_>, now: Time) {
+        self.sessions.touch(write.session, now);
+        match self.waiting.has_room(write.body.len()) {
+            true => drop(self.waiting.ask(write)),
+            false => self.close(write.client),
         }
     }
 

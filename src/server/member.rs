@@ -40,6 +40,8 @@ pub struct Member {
     /// A snapshot of a leader's that may hold parts of later transactions, until the leader has
     /// sent all of those.
     fuzzy: Option<Zxid>,
+    /// Whether it takes no part in elections any more.
+    is_leaving: bool,
     /// Why the server must stop.
     pub stopped: Option<String>,
 }
@@ -72,6 +74,7 @@ impl Member {
             progress: BTreeMap::new(),
             progress_due: Time::default(),
             fuzzy: None,
+            is_leaving: false,
             stopped: None,
         }
     }
@@ -101,6 +104,10 @@ impl Member {
 
     /// Sends what is to be sent.
     pub fn finish_turn(&mut self, ring: &mut Ring, now: Time) {
+        if std::mem::take(&mut self.is_leaving) {
+            // The others need not wait for the vote of one that they cannot reach.
+            self.election.close(ring);
+        }
         self.election.finish_turn(ring, now);
         self.quorum.finish_turn(ring, now);
     }
@@ -246,7 +253,10 @@ impl PipelineCore {
             Action::ReceiveSnapshot { link, zxid, extensions } => {
                 self.receive_snapshot(link, zxid, extensions);
             }
-            Action::Resigned => self.stop_clients(false),
+            Action::Resigned => {
+                member.is_leaving = true;
+                self.stop_clients(false);
+            }
             Action::Stop { reason } => self.stop_for(reason),
             action => {
                 let left = member.quorum.perform(action, self.now);

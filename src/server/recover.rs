@@ -7,7 +7,7 @@ use crate::io::clock;
 use crate::log::LogError;
 use crate::log::append::Log;
 use crate::log::recover::{Options, Recovered as RecoveredLog, open};
-use crate::pipeline::session::Sessions;
+use crate::pipeline::at_rest::SessionsAtRest;
 use crate::server::report::StartupReport;
 use crate::server::small_file::FileError;
 use crate::snapshot::load::{LoadOptions, Loaded};
@@ -16,7 +16,7 @@ use crate::time::Time;
 use crate::tree::TreeError;
 use crate::tree::writer::{Replay, TreeConfig, Writer};
 use crate::wire::error::DecodeError;
-use crate::wire::txn::{self, Txn};
+use crate::wire::txn;
 use crate::zxid::Zxid;
 
 /// Why the data on disk cannot be served.
@@ -53,7 +53,7 @@ pub enum RecoverError {
 /// What the files held.
 pub struct Recovered {
     pub writer: Writer,
-    pub sessions: Vec<(i64, i32)>,
+    pub sessions: SessionsAtRest,
     /// The newest snapshot's.
     pub snapshot: Zxid,
     pub log: RecoveredLog,
@@ -90,13 +90,13 @@ pub fn recover(places: &Places<'_>, options: Options) -> Result<Recovered, Recov
     let (mut writer, mut sessions, snapshot) = match loaded {
         Some(loaded) => {
             told.push(snapshot_line(&loaded, opened));
-            (loaded.writer, loaded.sessions.into_iter().collect(), loaded.zxid)
+            (loaded.writer, SessionsAtRest::new(loaded.sessions), loaded.zxid)
         }
         None if log.is_empty() || places.trust_empty => {
             let writer = Writer::new(places.tree, opened);
             snapshot::write::write(places.data, writer.tree(), Zxid::ZERO, writer.digest(), &[])?;
             told.push("no snapshot and no log: an empty tree".to_owned());
-            (writer, SessionsAtRest::new(), Zxid::ZERO)
+            (writer, SessionsAtRest::new(Vec::new()), Zxid::ZERO)
         }
         None => {
             return Err(RecoverError::NoSnapshot {
@@ -126,7 +126,6 @@ pub fn recover(places: &Places<'_>, options: Options) -> Result<Recovered, Recov
         txns_loaded: count,
         txns_load_ms: took_ms as u64,
     };
-    let sessions = sessions.into_iter().collect();
     Ok(Recovered { writer, sessions, snapshot, log, startup, told })
 }
 
@@ -139,8 +138,6 @@ pub(super) fn create_directories(places: &Places<'_>) -> Result<(), RecoverError
         })
     })
 }
-
-pub(super) type SessionsAtRest = std::collections::BTreeMap<i64, i32>;
 
 pub(super) fn snapshot_line(loaded: &Loaded, begun: Time) -> String {
     for skipped in &loaded.skipped {
@@ -254,15 +251,7 @@ pub(super) fn replay(
         writer
             .apply(&logged.header, &logged.txn)
             .map_err(|error| RecoverError::Replay { zxid, error })?;
-        match logged.txn {
-            Txn::CreateSession { timeout_ms } => {
-                sessions.insert(logged.header.session, timeout_ms);
-            }
-            Txn::CloseSession { .. } => {
-                sessions.remove(&logged.header.session);
-            }
-            _ => {}
-        }
+        sessions.apply(&logged.header, &logged.txn, zxid <= kept.committed);
         if let Some(expected) = logged.digest {
             let found = writer.digest();
             replayed.is_proven = expected == found;
@@ -295,12 +284,4 @@ pub fn into_log(
         log.reset_after(tree_at);
     }
     Ok(log)
-}
-
-/// Sessions as the tracker wants them, each with its whole timeout before it.
-pub fn revive(sessions: &mut Sessions, at_rest: &[(i64, i32)], now: crate::time::Time) {
-    for &(id, timeout_ms) in at_rest {
-        sessions.create(id, timeout_ms, None, Zxid::ZERO, now);
-    }
-    sessions.handle_committed(Zxid::MAX);
 }

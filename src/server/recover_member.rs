@@ -20,10 +20,11 @@ use crate::io::clock;
 use crate::log::append::Log;
 use crate::log::recover::{Options, Recovered as RecoveredLog, open};
 use crate::log::{LogError, WriterKind, aside};
+use crate::pipeline::at_rest::SessionsAtRest;
 use crate::server::epochs::EpochFiles;
 use crate::server::recover::{
-    Kept, Places, RecoverError, Recovered, Replayed, Replaying, SessionsAtRest, create_directories,
-    log_line, replay, snapshot_line,
+    Kept, Places, RecoverError, Recovered, Replayed, Replaying, create_directories, log_line,
+    replay, snapshot_line,
 };
 use crate::server::report::StartupReport;
 use crate::server::standing::{self, StandingFile};
@@ -127,7 +128,7 @@ pub fn into_log(
 /// The tree with what goes with it.
 struct State {
     writer: Writer,
-    sessions: Vec<(i64, i32)>,
+    sessions: SessionsAtRest,
     snapshot: Zxid,
     log: RecoveredLog,
     startup: StartupReport,
@@ -292,7 +293,7 @@ impl Found<'_> {
         is_reset: bool,
     ) -> Result<State, RecoverError> {
         let From { mut writer, sessions, snapshot, is_fuzzy } = from;
-        let mut at_rest: SessionsAtRest = sessions.iter().copied().collect();
+        let mut at_rest = SessionsAtRest::new(sessions);
         let kept = Kept::after(log.committed(), KEPT_TXNS_MAX, KEPT_BYTES_MAX);
         let check_digest = self.places.check_digest;
         let how = Replaying { after: snapshot, is_fuzzy, check_digest, kept };
@@ -318,7 +319,7 @@ impl Found<'_> {
         }
         Ok(State {
             writer,
-            sessions: at_rest.into_iter().collect(),
+            sessions: at_rest,
             snapshot,
             startup: StartupReport { txns_loaded: replayed.txns, ..StartupReport::default() },
             log,

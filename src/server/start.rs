@@ -32,7 +32,7 @@ use crate::server::mesh::link;
 use crate::server::peers::listen::ListenError;
 use crate::server::placement::{Plan, Role, plan};
 use crate::server::questions::Questions;
-use crate::server::recover::{Places, RecoverError, Recovered, into_log, recover, revive};
+use crate::server::recover::{Places, RecoverError, Recovered, into_log, recover};
 use crate::server::recover_member::{self, RecoveredMember};
 use crate::server::small_file::FileError;
 use crate::server::snapshots::Snapshots;
@@ -331,7 +331,7 @@ fn assemble(
         server_id(config),
         clock::wall().0.cast_unsigned(),
     );
-    revive(&mut sessions, &recovered.sessions, now);
+    recovered.sessions.revive(&mut sessions, now);
     let log = match &member {
         None => into_log(recovered.log, writer, end),
         Some(member) => member.into_log(recovered.log, writer),
@@ -358,8 +358,7 @@ fn assemble(
         }
     };
     let pipeline_core = PipelineCore::new(
-        replica,
-        member,
+        (replica, member),
         Disk::new(log, warn_after),
         ends,
         background,

@@ -34,13 +34,12 @@ pub(super) struct Peer {
     pub is_truncating: bool,
     /// A snapshot is being taken in.
     pub is_receiving: bool,
+    /// The file `currentEpoch` may not say what is known here.
+    pub is_current_doubtful: bool,
     /// `acceptedEpoch` is being saved.
     pub saving_accepted: Option<u32>,
     /// `currentEpoch` is being saved.
     pub saving_current: Option<u32>,
-    /// After damage the file may not say what is known here: it is written anew, even where the
-    /// number stays.
-    pub is_current_doubtful: bool,
     pub is_stopped: bool,
     outputs: VecDeque<Output>,
 }
@@ -48,6 +47,7 @@ pub(super) struct Peer {
 impl Peer {
     pub fn new(ensemble: Ensemble, recovered: Recovered) -> Peer {
         assert!(recovered.committed <= recovered.last, "the log ends before what is committed");
+        let is_damaged = recovered.standing == Standing::Damaged;
         Peer {
             ensemble: Arc::new(ensemble),
             history: History::new(recovered.last),
@@ -60,11 +60,9 @@ impl Peer {
                 .accepted_epoch
                 .max(recovered.current_epoch)
                 .max(recovered.last.epoch()),
-            accepted_epoch_saved: match recovered.standing {
-                // The file may not say it: it is written anew, even where the number stays.
-                Standing::Damaged => 0,
-                _ => recovered.accepted_epoch,
-            },
+            // After damage the files are written anew, even where the number stays.
+            accepted_epoch_saved: if is_damaged { 0 } else { recovered.accepted_epoch },
+            is_current_doubtful: is_damaged,
             current_epoch: recovered.current_epoch,
             standing: recovered.standing,
             role: Role::Looking,
@@ -72,7 +70,6 @@ impl Peer {
             is_receiving: false,
             saving_accepted: None,
             saving_current: None,
-            is_current_doubtful: recovered.standing == Standing::Damaged,
             is_stopped: false,
             outputs: VecDeque::new(),
         }

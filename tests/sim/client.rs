@@ -82,7 +82,6 @@ pub struct Kept {
 pub struct Sent {
     pub xid: i32,
     pub ask: Ask,
-    pub at: u64,
     /// The newest write that anybody had an answer to when this was sent.
     pub floor: Zxid,
 }
@@ -165,8 +164,6 @@ impl Client {
     pub fn choose(&mut self) -> Ask {
         let value = self.value();
         let random = &mut self.random;
-        let path = || -> &str { "" };
-        let _ = path;
         match random.below(100) {
             0..=24 => {
                 let path = (*random.pick(&PLAIN)).to_owned();
@@ -176,8 +173,8 @@ impl Client {
             25..=39 => self.choose_create(value),
             40..=45 => Ask::Delete { path: (*random.pick(&PLAIN[2..])).to_owned() },
             46..=51 => Ask::SetPair { value, fails: random.below(5) == 0 },
-            52..=56 if std::env::var_os("NOSYNC").is_none() => Ask::Sync,
-            52..=71 => {
+            52..=56 => Ask::Sync,
+            57..=71 => {
                 let watch = random.below(4) == 0;
                 Ask::Get { path: (*random.pick(&PLAIN)).to_owned(), watch }
             }

@@ -73,8 +73,6 @@ pub struct Mistakes {
     pub reads_applied: bool,
     /// Replies go out before the events that they show.
     pub replies_first: bool,
-    /// A client that has seen more is let in.
-    pub admits_ahead: bool,
     /// What a client missed before it came back is not made up for.
     pub forgets_missed: bool,
 }
@@ -141,12 +139,6 @@ impl Core {
         }
     }
 
-    /// The sessions that are served here.
-    pub fn sessions(&self) -> impl Iterator<Item = i64> {
-        let serving = self.connections.values().filter(|it| it.phase == Phase::Serving);
-        serving.map(|connection| connection.session)
-    }
-
     /// A frame came in, with its length.
     pub fn handle_frame(&mut self, conn: ConnId, frame: &[u8]) {
         let Some(&number) = self.by_conn.get(&conn) else { return };
@@ -160,7 +152,7 @@ impl Core {
 
     fn connect(&mut self, number: u64, payload: &[u8]) {
         let request = ConnectRequest::decode(payload).expect("clients send what is right");
-        if request.last_zxid_seen > self.version && !self.mistakes.admits_ahead {
+        if request.last_zxid_seen > self.version {
             return self.close(number);
         }
         let connection = self.connections.get_mut(&number).expect("it was looked up");

@@ -80,6 +80,8 @@ pub struct Knobs {
     pub snapshot_ms: u64,
     /// The mean time between two requests of a client, in milliseconds.
     pub think_ms: u64,
+    /// While faults strike clients only say that they are there.
+    pub are_idle: bool,
     /// How long faults strike.
     pub chaos_ms: u64,
     /// Within this time after the healing everything works again.
@@ -114,6 +116,7 @@ impl Knobs {
             segment_bytes: 256 << 10,
             snapshot_ms: 4000,
             think_ms: 20,
+            are_idle: false,
             chaos_ms: 4000,
             settle_ms: 30_000,
             faults: Faults::default(),
@@ -150,6 +153,7 @@ impl Knobs {
             segment_bytes: *random.pick(&[16 << 10, 64 << 10, 256 << 10]),
             snapshot_ms: *random.pick(&[500, 2000, 10_000]),
             think_ms: *random.pick(&[5, 20, 50]),
+            are_idle: false,
             chaos_ms: random.between((3000, 8000)),
             settle_ms: 60_000,
             faults: faults(random),

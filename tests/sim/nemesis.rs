@@ -3,7 +3,7 @@
 
 use crate::disk::{Decay, Small};
 use crate::knobs::MS;
-use crate::world::{Event, Stage, World};
+use crate::world::{Event, Server, Stage, World};
 
 /// How each fault is named in a trace, in the order of their numbers.
 const NAMES: [&str; 14] = [
@@ -126,9 +126,14 @@ impl World {
     /// Whether a server's state may be taken away: a majority of the voters stays whole.
     pub fn may_hurt(&self, server: usize) -> bool {
         let voters = self.knobs.voters;
-        let hurt = self.servers[..voters].iter().filter(|it| it.is_hurt).count();
+        // Who has not been made whole since its first start is as good as hurt.
+        let is_whole = |it: &Server| {
+            let is_new = it.disk.accepted_epoch == Small::Missing;
+            !it.is_hurt && it.disk.unsound.is_none() && !is_new
+        };
+        let hurt = self.servers[..voters].iter().filter(|it| !is_whole(it)).count();
         let most = if self.knobs.is_hierarchical { 1 } else { (voters - 1) / 2 };
-        self.servers[server].is_hurt || server >= voters || hurt < most
+        !is_whole(&self.servers[server]) && hurt <= most || server >= voters || hurt < most
     }
 
     /// A server goes down, and its disk is not what it was when it comes up.

@@ -248,9 +248,9 @@ impl Network {
             return;
         }
         conn.is_broken = true;
-        for side in 0..2 {
+        for (side, delay) in delays.into_iter().enumerate() {
             if conn.is_open[side] && !conn.is_forgotten[side] {
-                self.due.push(Due::Broken { at: now + delays[side], conn: id, side });
+                self.due.push(Due::Broken { at: now + delay, conn: id, side });
             }
         }
     }

@@ -143,9 +143,13 @@ impl World {
                 self.own_after(server, after, Own::Dialled { to });
             }
             Action::Accept(is_accepting) => process.is_accepting = is_accepting,
-            Action::ToLeader { link, message } => self.to_leader(server, process, link, message),
-            Action::ToLearner { link, message } => self.to_learner(server, process, link, message),
-            Action::Close { link } => self.close_link(process, link),
+            Action::ToLeader { link, message } => {
+                self.send_to_leader(server, process, link, message)
+            }
+            Action::ToLearner { link, message } => {
+                self.send_to_learner(server, process, link, message)
+            }
+            Action::Close { link } => self.close_link(server, process, link),
             Action::Append { zxid, txn } => self.append(server, process, zxid, txn),
             Action::Truncate { after } => self.truncate(server, process, after),
             Action::SaveAcceptedEpoch { epoch } => {
@@ -205,7 +209,7 @@ impl World {
         process.said.insert(peer, notification);
     }
 
-    fn to_leader(
+    fn send_to_leader(
         &mut self,
         server: usize,
         process: &mut Process,
@@ -231,7 +235,7 @@ impl World {
         self.network.send(self.now, conn, side, Payload::FromLearner(message));
     }
 
-    fn to_learner(
+    fn send_to_learner(
         &mut self,
         server: usize,
         process: &mut Process,
@@ -250,17 +254,12 @@ impl World {
         self.network.send(self.now, conn, side, Payload::FromLeader(message));
     }
 
-    fn close_link(&mut self, process: &mut Process, link: LinkId) {
+    fn close_link(&mut self, server: usize, process: &mut Process, link: LinkId) {
         if let Some((conn, side)) = process.links.remove(&link) {
             process.by_conn.remove(&conn);
             self.network.close(self.now, conn, side);
         }
-        if let Some(receiving) = process.receiving.get_mut(&link) {
-            match receiving.bytes {
-                Some(_) => receiving.is_lost = true,
-                None => drop(process.receiving.remove(&link)),
-            }
-        }
+        self.cut_short(server, process, link);
     }
 
     fn append(&mut self, server: usize, process: &mut Process, zxid: Zxid, txn: Arc<[u8]>) {

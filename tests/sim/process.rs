@@ -240,14 +240,9 @@ impl World {
             Port::Quorum => {
                 let Some(link) = process.by_conn.remove(&conn) else { return };
                 process.links.remove(&link);
-                if let Some(receiving) = process.receiving.get_mut(&link) {
-                    match receiving.bytes {
-                        Some(_) => receiving.is_lost = true,
-                        None => drop(process.receiving.remove(&link)),
-                    }
-                }
                 self.trace.say(self.now, || format!("{server} loses {link:?}"));
                 process.replica.handle_disconnected(now, link);
+                self.cut_short(server, process, link);
             }
             Port::Client => {
                 if let Some(core) = process.client_conns.remove(&conn) {
@@ -257,6 +252,18 @@ impl World {
                 }
             }
         }
+    }
+
+    /// What is still to come on a link does not come: a snapshot that is not all here has failed.
+    pub fn cut_short(&mut self, server: usize, process: &mut Process, link: LinkId) {
+        let Some(receiving) = process.receiving.get_mut(&link) else { return };
+        if receiving.bytes.is_some() {
+            receiving.is_lost = true;
+            return;
+        }
+        process.receiving.remove(&link);
+        let now = self.clock(server);
+        process.replica.handle_snapshot_failed(now, link);
     }
 
     /// A client has dialled the server, which is there.

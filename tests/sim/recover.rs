@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ringkeeper::pipeline::at_rest::SessionsAtRest;
 use ringkeeper::pipeline::auth::AuthConfig;
 use ringkeeper::pipeline::session::Sessions;
 use ringkeeper::pipeline::{Pipeline, Settings};
@@ -12,7 +13,7 @@ use ringkeeper::replica::Replica;
 use ringkeeper::time::Time;
 use ringkeeper::tree::writer::Writer;
 use ringkeeper::wire::quorum::ServerId;
-use ringkeeper::wire::txn::{self, Txn};
+use ringkeeper::wire::txn;
 use ringkeeper::zab::Zab;
 use ringkeeper::zab::ensemble::{Ensemble, Member};
 use ringkeeper::zab::output::{Recovered, Role, Standing};
@@ -93,7 +94,7 @@ fn ensemble(knobs: &Knobs, me: ServerId) -> Ensemble {
 /// What a start finds on the disk, all of it repaired as far as it can be.
 struct Started {
     writer: Writer,
-    sessions: BTreeMap<i64, i32>,
+    sessions: SessionsAtRest,
     log: Storage,
     recovered: Recovered,
     /// The log is to be begun anew behind the snapshot.
@@ -121,7 +122,7 @@ fn recover(disk: &mut Disk, knobs: &Knobs, now: Time) -> Started {
     let found = storage::recover(disk, knobs.segment_bytes, Zxid::ZERO);
     // An older snapshot will do where the log reaches back to it.
     is_damaged = found.is_damaged || is_damaged && found.storage.starts_after > snapshot;
-    let mut sessions: BTreeMap<i64, i32> = sessions.into_iter().collect();
+    let mut sessions = SessionsAtRest::new(sessions);
     let is_continued = found.storage.starts_after <= snapshot;
     if found.last > snapshot && is_continued {
         let committed = found.storage.committed();
@@ -182,22 +183,14 @@ fn replay(
     log: &Storage,
     (after, committed): (Zxid, Zxid),
     writer: &mut Writer,
-    sessions: &mut BTreeMap<i64, i32>,
+    sessions: &mut SessionsAtRest,
 ) {
     for (zxid, bytes) in log.txns.iter().filter(|(zxid, _)| *zxid > after) {
         let logged = txn::decode(bytes).expect("what is logged can be read");
         if let Err(error) = writer.apply(&logged.header, &logged.txn) {
             panic!("ReplayFits: {zxid} of the log does not fit: {error}: {}", describe(bytes));
         }
-        match logged.txn {
-            Txn::CreateSession { timeout_ms } => {
-                sessions.insert(logged.header.session, timeout_ms);
-            }
-            Txn::CloseSession { .. } => {
-                sessions.remove(&logged.header.session);
-            }
-            _ => {}
-        }
+        sessions.apply(&logged.header, &logged.txn, *zxid <= committed);
         let fits = logged.digest.is_none_or(|digest| digest == writer.digest());
         assert!(fits, "ReplayFits: after {zxid} the digest is another one");
         // What a leader may take back stays undoable.
@@ -230,10 +223,7 @@ impl World {
         }
         let id = ServerId(server as i64 + 1);
         let mut live = Sessions::new(knobs.tick_ms as u32, id.0 as u8, wall.0 as u64);
-        for (session, timeout_ms) in sessions {
-            live.create(session, timeout_ms, None, Zxid::ZERO, now);
-        }
-        live.handle_committed(Zxid::MAX);
+        sessions.revive(&mut live, now);
         let mut pipeline = Pipeline::new(writer, live, settings(), knobs.cores, now);
         pipeline.set_committed(recovered.committed);
         let seed = self.random.next();

@@ -1,5 +1,6 @@
 //! A whole run of a seed: chaos, then healing, then everything must work.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ringkeeper::zxid::Zxid;
@@ -32,15 +33,18 @@ pub struct Failure {
 pub fn run(seed: u64, knobs: Knobs, is_printed: bool) -> Result<Outcome, Failure> {
     let mut world = World::new(seed, knobs, is_printed);
     let run = catch_unwind(AssertUnwindSafe(|| live(&mut world)));
-    run.map_err(|cause| {
-        let what = match (cause.downcast_ref::<String>(), cause.downcast_ref::<&str>()) {
-            (Some(what), _) => what.clone(),
-            (None, Some(what)) => (*what).to_owned(),
-            (None, None) => "a panic without words".to_owned(),
-        };
-        let what = format!("{what} [at {:.6} s]", world.now as f64 / 1e9);
-        Failure { what, kept: world.trace.kept().map(str::to_owned).collect() }
-    })
+    run.map_err(|cause| failure(&world, &*cause))
+}
+
+/// What a run has ended with, and what led to it.
+pub fn failure(world: &World, cause: &(dyn Any + Send)) -> Failure {
+    let what = match (cause.downcast_ref::<String>(), cause.downcast_ref::<&str>()) {
+        (Some(what), _) => what.clone(),
+        (None, Some(what)) => (*what).to_owned(),
+        (None, None) => "a panic without words".to_owned(),
+    };
+    let what = format!("{what} [at {:.6} s]", world.now as f64 / 1e9);
+    Failure { what, kept: world.trace.kept().map(str::to_owned).collect() }
 }
 
 fn live(world: &mut World) -> Outcome {
@@ -84,7 +88,7 @@ pub fn settle(world: &mut World) -> u64 {
             let process = world.servers[server].process.as_ref();
             process.is_some_and(|it| it.published == last && it.log.durable() == last)
         };
-        (0..servers).all(published)
+        (0..servers).all(published) && world.checker.clients.sessions_end(&world.checker.history)
     };
     // Sessions may still end meanwhile; each end is published everywhere.
     world.run_ms(100);

@@ -67,7 +67,7 @@ fn encode_node(tree: &Tree, node: &Node<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(tree.acls().list(meta.acl).encoded.as_bytes());
     out.put_length(node.child_count());
     for name in node.children().iter() {
-        out.put_string(&name);
+        out.put_string(name);
     }
 }
 

@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use ringkeeper::log::BLOCK;
 use ringkeeper::log::batch::{self, Header, Kind};
 use ringkeeper::log::group::{Appender, GroupWrite, Space, Tail};
 use ringkeeper::log::scan::{self, Image, Stop};
 use ringkeeper::log::segment::SegmentHeader;
-use ringkeeper::log::{BATCH_HEADER_BYTES, BLOCK};
 use ringkeeper::zxid::Zxid;
 
 use crate::disk::Disk;
@@ -402,6 +402,5 @@ fn replay(images: &[Image<'_>], identity: Option<u64>, batches_max: usize) -> (Z
             offset += usize::try_from(header.padded_bytes()).expect("batches are small here");
         }
     }
-    assert!(BATCH_HEADER_BYTES < BLOCK);
     (starts_after.unwrap_or(Zxid::ZERO), txns)
 }

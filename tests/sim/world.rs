@@ -170,7 +170,6 @@ pub enum Stage {
 /// Everything.
 pub struct World {
     pub now: u64,
-    pub seed: u64,
     pub knobs: Knobs,
     pub random: Random,
     queue: BinaryHeap<Queued>,
@@ -183,8 +182,6 @@ pub struct World {
     /// The election port's connections, by the pair of servers, the lower first.
     pub met: BTreeMap<(usize, usize), ConnId>,
     pub stage: Stage,
-    /// A scenario's own course of events replaces the clients' and the nemesis's.
-    pub is_scripted: bool,
     /// Processes that ended themselves with `Action::Stop`, and why.
     pub stops: Vec<(usize, String)>,
     pub may_stop: bool,
@@ -196,7 +193,6 @@ impl World {
         let network = Network::new(knobs.delay, knobs.delay_slow, random.fork());
         let mut world = World {
             now: 0,
-            seed,
             random,
             queue: BinaryHeap::new(),
             number: 0,
@@ -211,7 +207,6 @@ impl World {
             },
             met: BTreeMap::new(),
             stage: Stage::Chaos,
-            is_scripted: false,
             stops: Vec::new(),
             may_stop: false,
             knobs,

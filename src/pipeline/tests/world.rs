@@ -293,7 +293,8 @@ impl World {
             return;
         }
         if let Some(token) = member.confirms.pop_front() {
-            member.pipeline.handle_confirmed(token);
+            let (now, wall) = (self.now, self.wall);
+            member.pipeline.handle_confirmed(token, now, wall);
             self.pump(leader);
         }
     }
@@ -550,6 +551,11 @@ impl World {
                 break;
             }
         }
+    }
+
+    /// How many messages of a learner are on their way to its leader.
+    pub fn carried_up(&self, learner: usize) -> usize {
+        self.members[learner].link.as_ref().map_or(0, |link| link.up.len())
     }
 
     /// The end of a server's log.

@@ -1,6 +1,6 @@
 //! What clients are promised: order, freshness, watches, and locks that are lost in time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ringkeeper::tree::view::View;
 use ringkeeper::wire::error::ErrorCode;
@@ -30,6 +30,8 @@ pub struct Clients {
     by_client: BTreeMap<usize, Watching>,
     /// When a session's client was last answered, in simulated nanoseconds.
     answered: BTreeMap<i64, u64>,
+    /// Sessions whose clients were told that they are no more.
+    over: BTreeSet<i64>,
     /// The newest write that any client knows to be done.
     pub done: Zxid,
     pub events: u64,
@@ -157,6 +159,7 @@ impl Clients {
             return;
         }
         self.reads += 1;
+        reads_come_before_later_writes(client, session, sent, zxid, history);
         match &sent.ask {
             Ask::SetWatches(kept) => self.missed_changes(client, kept, zxid, history),
             ask => {
@@ -225,6 +228,18 @@ impl Clients {
         self.answered.insert(session, now);
     }
 
+    /// A session's client was told that the session is no more.
+    pub fn handle_over(&mut self, session: i64) {
+        self.over.insert(session);
+    }
+
+    /// A session that its client was told the end of ends: whether all have.
+    pub fn sessions_end(&self, history: &History) -> bool {
+        let lives =
+            |session: &i64| history.sessions.get(session).is_some_and(|life| life.closed.is_none());
+        !self.over.iter().any(lives)
+    }
+
     /// A client with a lock learns in time that it may have lost it: its session's end is
     /// published no sooner than half of its timeout after it was last told that it lives.
     pub fn locks_are_lost_in_time(&self, session: i64, now: u64, slack: u64, history: &History) {
@@ -244,6 +259,26 @@ fn time_never_runs_back(client: usize, seen: Zxid, zxid: Zxid, sent: &Sent) {
     check(zxid >= seen, "TimeNeverRunsBack", || {
         format!("client {client} has a reply at {zxid} to {sent:?}, after one at {seen}")
     });
+}
+
+/// A session's requests happen in the order in which they were sent: a read does not show a write
+/// that was sent after it.
+fn reads_come_before_later_writes(
+    client: usize,
+    session: i64,
+    sent: &Sent,
+    zxid: Zxid,
+    history: &History,
+) {
+    if sent.xid < 0 || sent.ask == Ask::Sync {
+        return;
+    }
+    for later in sent.xid + 1..sent.xid + 10 {
+        let place = history.place(session, later);
+        check(place.is_none_or(|place| place > zxid), "SessionOrder", || {
+            format!("client {client}: {sent:?} is answered at {zxid}, and {later} is {place:?}")
+        });
+    }
 }
 
 /// A write that was answered is in the history, as it was answered.
@@ -341,7 +376,7 @@ fn answer(ask: &Ask, view: &View<'_>, out: &mut Vec<u8>) -> i32 {
         Ask::Children { path, .. } => {
             let Some(node) = view.node(path) else { return no_node };
             out.put_length(node.child_count());
-            node.children().iter().for_each(|name| out.put_string(&name));
+            node.children().iter().for_each(|name| out.put_string(name));
             node.stat().encode(out);
         }
         Ask::GetPair => {

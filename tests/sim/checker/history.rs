@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ringkeeper::time::Time;
 use ringkeeper::tree::view::View;
 use ringkeeper::tree::writer::Writer;
 use ringkeeper::wire::error::ErrorCode;
@@ -26,7 +25,6 @@ pub struct Change {
 #[derive(Clone, Debug)]
 pub struct Asked {
     pub ask: Ask,
-    pub client: usize,
     /// The client's connection that it went out on, counted.
     pub link: u64,
     /// The newest write that anybody knew to be done when it was sent.
@@ -60,7 +58,7 @@ pub struct History {
     proposed: BTreeMap<Zxid, Vec<Proposed>>,
     asked: BTreeMap<(i64, i32), Asked>,
     done: BTreeMap<(i64, i32), Zxid>,
-    /// The last cxid of each session, and the connection it came on.
+    /// The last cxid of each session.
     newest: BTreeMap<i64, i32>,
     pub now: u64,
     /// Ends of sessions that no client asked for, as they become known.
@@ -246,17 +244,18 @@ impl History {
         });
     }
 
+    /// A session's end may come twice, from its client and by its expiry, or from a client whose
+    /// server has asked two leaders for it: the second one changes nothing.
     fn end_session(&mut self, session: i64, cxid: i32, zxid: Zxid) {
         let now = self.now;
-        if let Some(life) = self.sessions.get_mut(&session) {
-            check(life.closed.is_none(), "AtMostOnce", || format!("{session:#x} ends at {zxid}"));
-            life.closed = Some(zxid);
-            life.closed_at = now;
+        let Some(life) = self.sessions.get_mut(&session) else { return };
+        if life.closed.is_some() {
+            return;
         }
+        life.closed = Some(zxid);
+        life.closed_at = now;
         if cxid == 0 {
             self.expired.push(session);
-        } else {
-            self.at_most_once(session, cxid, zxid);
         }
     }
 
@@ -276,11 +275,6 @@ impl History {
         check(expected == Some(digest), "EqualDigests", || {
             format!("server {server} has {digest:#x} at {zxid}, the history {expected:x?}")
         });
-    }
-
-    /// The committed state, as a server begins with it: for the start of a run.
-    pub fn time() -> Time {
-        Time::default()
     }
 }
 
