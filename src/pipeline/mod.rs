@@ -276,10 +276,6 @@ pub struct Pipeline {
     committed: Zxid,
     /// The version that readers were told last.
     published: Zxid,
-    /// The start of the epoch that this server serves in, until readers are told.
-    begun: Option<Zxid>,
-    /// The start of the last epoch that readers were told of: no reply says less.
-    epoch_told: Zxid,
     room: Room,
     txns: Txns,
     outboxes: Vec<Outbox>,
@@ -328,8 +324,6 @@ impl Pipeline {
             epoch_start: Zxid::ZERO,
             committed: prepared,
             published: prepared,
-            begun: None,
-            epoch_told: Zxid::ZERO,
             room: Room::Plenty,
             txns: Txns::default(),
             outboxes: vec![Outbox::default(); client_cores],

@@ -507,8 +507,7 @@ impl Pipeline {
 
     pub(super) fn reply_error(&mut self, write: &Write<'_>, zxid: Zxid, error: ErrorCode) {
         let outbox = &mut self.outboxes[usize::from(write.client.core)];
-        let told = zxid.max(self.epoch_told);
-        response::put_error(&mut outbox.bytes, write.xid, told, error);
+        response::put_error(&mut outbox.bytes, write.xid, zxid, error);
         self.push_reply(write, zxid);
     }
 
@@ -549,8 +548,7 @@ impl Pipeline {
         if answers {
             // Where it was held back, the client may have been told of more than its transaction:
             // it must not take an older server for one that is up to date.
-            let told = zxid.max(self.epoch_told);
-            ReplyHeader::set_zxid(&mut outbox.bytes[start..], told);
+            ReplyHeader::set_zxid(&mut outbox.bytes[start..], zxid);
         }
         outbox.push(client, xid, zxid, then, answers);
     }

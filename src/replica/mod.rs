@@ -1,8 +1,8 @@
 //! One server's whole core as a value: the pipeline, agreement, and what passes between them.
 //!
 //! ```text
-//! clients' cores ─► handle_connect / handle_write ─► Pipeline ─ transactions ─► Zab ─► Action::Append, …
-//! peers, disk    ─► handle_from_… / handle_persisted ─► Zab ─ Event ─► Pipeline ─► poll_published
+//! clients' cores ─► handle_connect, handle_write ─► Pipeline ─ transactions ─► Zab ─► Action
+//! peers, disk ─► handle_from_…, handle_persisted ─► Zab ─ Event ─► Pipeline ─► poll_published
 //! ```
 //!
 //! The shell and the simulator both drive this and nothing below it. After what goes in, drain
@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::pipeline::{Client, Connect, Notice, Pipeline, Published, Room, Txns, Write};
+use crate::pipeline::{self, Client, Connect, Notice, Pipeline, Published, Room, Write};
 use crate::replica::stats::Stats;
 use crate::time::{Time, WallMs};
 use crate::tree::Tree;
@@ -28,7 +28,7 @@ use crate::tree::writer::Writer;
 use crate::wire::election::Notification;
 use crate::wire::quorum::{FromLeader, FromLearner, ServerId};
 use crate::zab::Zab;
-use crate::zab::output::{Action, LinkId, LogGap, Role};
+use crate::zab::output::{Action, LinkId, LogGap, Role, Txns};
 use crate::zxid::Zxid;
 
 /// The state that a learner is sent: the tree, to be read at `zxid`, and the sessions of then.
@@ -64,6 +64,8 @@ pub struct Replica {
     stats: Stats,
     /// How long an election took that has just ended.
     election: Option<Duration>,
+    /// The start of an epoch that this server has begun to serve in.
+    begun: Option<Zxid>,
     /// A cut of the log that must not be made: the tree could not be cut with it.
     refused_cut: Option<Zxid>,
     now: Time,
@@ -94,6 +96,7 @@ impl Replica {
             sending: BTreeMap::new(),
             stats: Stats::default(),
             election: None,
+            begun: None,
             refused_cut: None,
             now: Time::default(),
             wall: WallMs::default(),
@@ -129,6 +132,13 @@ impl Replica {
     /// How long the election took that has ended since the last call.
     pub fn poll_election(&mut self) -> Option<Duration> {
         self.election.take()
+    }
+
+    /// The start of the epoch that this server has begun to serve in since the last call: it has
+    /// shown everything from before it, once [`Replica::poll_published`] is drained. It is no
+    /// transaction, but Apache's servers show it to clients as what they have processed.
+    pub fn poll_begun(&mut self) -> Option<Zxid> {
+        self.begun.take()
     }
 
     /// What this member is; a server on its own is never asked.
@@ -285,12 +295,7 @@ impl Replica {
     }
 
     /// What was asked of the log has been read.
-    pub fn handle_log_read(
-        &mut self,
-        now: Time,
-        link: LinkId,
-        txns: Result<Vec<(Zxid, Arc<[u8]>)>, LogGap>,
-    ) {
+    pub fn handle_log_read(&mut self, now: Time, link: LinkId, txns: Result<Txns, LogGap>) {
         self.zab_at(now).handle_log_read(now, link, txns);
     }
 
@@ -325,7 +330,7 @@ impl Replica {
     // ── Out ──
 
     /// The transactions of a server on its own: they go to its log, and are cleared.
-    pub fn take_txns(&mut self) -> &mut Txns {
+    pub fn take_txns(&mut self) -> &mut pipeline::Txns {
         assert!(self.is_alone(), "an ensemble's transactions are proposed");
         self.pipeline.take_txns()
     }

@@ -123,6 +123,8 @@ pub struct PipelineCore {
     is_full: bool,
     stopping: Stopping,
     published: Zxid,
+    /// The start of the epoch that this server serves in.
+    begun: Zxid,
     reclaimed: Zxid,
     /// Replies published since the last look at whether to gather.
     answered: usize,
@@ -145,8 +147,7 @@ pub struct PipelineCore {
 impl PipelineCore {
     /// Over a recovered pipeline and log.
     pub fn new(
-        replica: Replica,
-        member: Option<Member>,
+        (replica, member): (Replica, Option<Member>),
         disk: Disk,
         clients: Vec<ClientEnd>,
         background: Background,
@@ -175,6 +176,7 @@ impl PipelineCore {
             is_full: false,
             stopping: Stopping::No,
             published,
+            begun: Zxid::ZERO,
             reclaimed: Zxid::ZERO,
             answered: 0,
             gathering: false,
@@ -185,9 +187,9 @@ impl PipelineCore {
         }
     }
 
-    /// The version that readers have been told last.
-    pub(super) fn published(&self) -> Zxid {
-        self.published
+    /// The version that readers have been told last, or the start of an epoch behind it.
+    pub(super) fn last_zxid(&self) -> Zxid {
+        self.published.max(self.begun)
     }
 
     /// Takes in the time of the turn.
@@ -407,6 +409,10 @@ impl PipelineCore {
                 let through = published.through;
                 client.send(ToClients::Published { through, outbox, events });
             }
+        }
+        if let Some(epoch) = self.replica.poll_begun() {
+            self.begun = epoch;
+            self.clients.iter_mut().for_each(|client| client.send(ToClients::Begun { epoch }));
         }
         while let Some(notice) = self.replica.poll_notice() {
             let core = usize::from(notice.core());

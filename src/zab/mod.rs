@@ -187,7 +187,8 @@ impl Zab {
     }
 
     /// When a leadership that keeps this server's sessions alive was last proven: on a leader, that
-    /// a quorum still follows it; on a learner, that its leader was heard of. `None` without a role.
+    /// a quorum still follows it; on a learner, that its leader was heard of. `None` without a
+    /// role.
     pub fn led_at(&self) -> Option<Time> {
         match &self.state {
             State::Leading(leader) => leader.led_at(&self.peer),
