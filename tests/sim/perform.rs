@@ -200,7 +200,9 @@ impl World {
         if let Some(vote) = &notification.vote
             && !self.knobs.tampering.acks_early
         {
-            let durable = process.log.durable();
+            // Others may still vote for what a leader has taken back from it, and it repeats that;
+            // their ACKEPOCH shows then that they are ahead.
+            let durable = process.log.durable().max(process.highest);
             votes_are_durable(server, vote.leader, vote.zxid, durable);
         }
         if let Some(&(conn, side)) = process.peers.get(&peer) {

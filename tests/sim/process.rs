@@ -60,6 +60,8 @@ pub struct Process {
     pub timer_at: u64,
     pub role: Role,
     pub published: Zxid,
+    /// The highest end that the log has had on disk in this life.
+    pub highest: Zxid,
     /// Which core has a client's connection.
     pub client_conns: BTreeMap<ConnId, usize>,
     pub is_writing: bool,
@@ -430,6 +432,7 @@ impl World {
         match process.log.handle_written(&mut it.disk) {
             Written::Durable(durable) => {
                 self.trace.say(self.now, || format!("{server} has {durable} on disk"));
+                process.highest = process.highest.max(durable);
                 if !self.knobs.tampering.acks_early {
                     process.replica.handle_persisted(now, durable);
                 }

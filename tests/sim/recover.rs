@@ -251,6 +251,7 @@ impl World {
             timer_at: u64::MAX,
             role: Role::Looking,
             published: recovered.committed,
+            highest: recovered.last,
             client_conns: BTreeMap::new(),
             is_writing: false,
             is_over: false,
