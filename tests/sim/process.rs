@@ -422,14 +422,15 @@ impl World {
     fn written(&mut self, server: usize, process: &mut Process, now: Time) {
         process.is_writing = false;
         let it = &mut self.servers[server];
-        if std::mem::take(&mut it.fails_next_write) && !self.knobs.tampering.retries_writes {
+        let fails = std::mem::take(&mut it.fails_next_write);
+        if fails && !self.knobs.tampering.retries_writes {
             self.trace.keep(self.now, format!("server {server}: a write fails"));
             process.is_over = true;
             let after = self.random.between((50, 500)) * MS;
             self.start_after(server, after);
             return;
         }
-        match process.log.handle_written(&mut it.disk) {
+        match process.log.handle_written(&mut it.disk, fails) {
             Written::Durable(durable) => {
                 self.trace.say(self.now, || format!("{server} has {durable} on disk"));
                 process.highest = process.highest.max(durable);

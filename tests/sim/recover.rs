@@ -282,7 +282,7 @@ fn settle_log(log: &mut Storage, disk: &mut Disk) {
         if let Some(size) = log.poll_segment() {
             log.handle_segment(disk, size);
         } else if log.poll_write() {
-            log.handle_written(disk);
+            log.handle_written(disk, false);
         } else {
             return;
         }

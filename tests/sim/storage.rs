@@ -169,10 +169,12 @@ impl Storage {
         self.write.is_some()
     }
 
-    /// The write under way is on the disk.
-    pub fn handle_written(&mut self, disk: &mut Disk) -> Written {
+    /// The write under way is on the disk; or `is_lost`, and taken for written.
+    pub fn handle_written(&mut self, disk: &mut Disk, is_lost: bool) -> Written {
         let write = self.write.take().expect("a write is under way");
-        disk.write(write.place.sequence, write.place.offset, write.buffer.bytes());
+        if !is_lost {
+            disk.write(write.place.sequence, write.place.offset, write.buffer.bytes());
+        }
         let header = write.header;
         let highest = self.highest.entry(write.place.sequence).or_insert(header.previous);
         *highest = (*highest).max(header.history_end());
@@ -353,7 +355,7 @@ fn start_over(
         }
     }
     while storage.poll_write() {
-        storage.handle_written(disk);
+        storage.handle_written(disk, false);
         while storage.appender.is_starved()
             && let Some(size) = storage.poll_segment()
         {
