@@ -123,7 +123,10 @@ impl Pipeline {
     /// no transaction, but Apache's servers count it as the last that they have processed, and a
     /// client that comes from one of them wants no server that is behind.
     fn begin_epoch(&mut self) -> Option<Published> {
-        let through = self.begun.take().filter(|begun| *begun > self.published)?;
+        let through = self.begun.take_if(|_| self.published == self.prepared)?;
+        if through <= self.published {
+            return None;
+        }
         let outboxes = vec![Outbox::default(); self.outboxes.len()];
         Some(Published { through, outboxes, events: [].into() })
     }

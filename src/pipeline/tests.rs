@@ -91,6 +91,8 @@ struct Bench {
     answers: Vec<Answer>,
     notices: Vec<Notice>,
     events: Vec<Event>,
+    /// The epochs' starts that readers were told.
+    begun: Vec<Zxid>,
     logged: Vec<Logged>,
 }
 
@@ -113,6 +115,7 @@ impl Bench {
             answers: Vec::new(),
             notices: Vec::new(),
             events: Vec::new(),
+            begun: Vec::new(),
             logged: Vec::new(),
         }
     }
@@ -223,6 +226,11 @@ impl Bench {
     /// Takes what may be published by now.
     fn drain(&mut self) {
         while let Some(published) = self.pipeline.poll_published() {
+            if published.through.counter() == 0 {
+                self.begun.push(published.through);
+                assert!(published.outboxes.iter().all(|outbox| outbox.replies.is_empty()));
+                continue;
+            }
             assert!(published.through <= self.pipeline.committed());
             for (core, outbox) in published.outboxes.iter().enumerate() {
                 let mut start = 0;

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use crate::pipeline::forward::ToLeader;
 use crate::replica::{Replica, StateAt};
 use crate::wire::opcode::OpCode;
-use crate::wire::quorum::{FromLeader, FromLearner};
+use crate::wire::quorum::{Forwarded, FromLeader, FromLearner, ServerId};
 use crate::zab::Zab;
-use crate::zab::output::{Action, Event, Output, Role};
+use crate::zab::output::{Action, Event, LinkId, Output, Role};
+use crate::zxid::Zxid;
 
 impl Replica {
     /// Lets agreement and the pipeline hear of each other until neither has anything to say.
@@ -79,39 +80,16 @@ impl Replica {
                 let epoch = self.zab.as_ref().and_then(Zab::epoch).unwrap_or(0);
                 self.pipeline.handle_role(role, epoch, now, wall);
             }
-            Event::Apply { zxid, txn } => {
-                self.stats.proposals_received += 1;
-                if let Err(error) = self.pipeline.handle_proposal(zxid, &txn, now) {
-                    let reason =
-                        format!("the leader's transaction {zxid} cannot be taken: {error}");
-                    self.actions.push_back(Action::Stop { reason });
-                }
-            }
+            Event::Apply { zxid, txn } => self.apply(zxid, &txn),
             Event::Pop { after } => {
                 if !self.pipeline.pop_above(after, now) {
                     self.refused_cut = Some(after);
                 }
             }
-            Event::Commit { through } => {
-                let before = self.pipeline.committed();
-                let is_same = before.epoch() == through.epoch();
-                let before = if is_same { before.counter() } else { 0 };
-                let count = u64::from(through.counter().saturating_sub(before));
-                match self.role {
-                    Role::Leading { .. } => self.stats.commits += count,
-                    _ => self.stats.commits_received += count,
-                }
-                self.pipeline.handle_committed(through);
-            }
+            Event::Commit { through } => self.commit(through),
             Event::Request { learner, link, request } => {
                 self.links.insert(learner, link);
-                if !self.pipeline.handle_forwarded(learner, &request, now, wall) {
-                    self.drop_learner(link);
-                }
-                if request.op == OpCode::Sync.raw() {
-                    // It waits for what came before it and for nothing that comes later.
-                    self.hear_pipeline();
-                }
+                self.take_request(learner, link, &request);
             }
             Event::Revalidate { learner, link, session, timeout_ms } => {
                 self.links.insert(learner, link);
@@ -141,6 +119,36 @@ impl Replica {
                 // Before the commits behind it.
                 self.tell_learners();
             }
+        }
+    }
+
+    fn apply(&mut self, zxid: Zxid, txn: &[u8]) {
+        self.stats.proposals_received += 1;
+        if let Err(error) = self.pipeline.handle_proposal(zxid, txn, self.now) {
+            let reason = format!("the leader's transaction {zxid} cannot be taken: {error}");
+            self.actions.push_back(Action::Stop { reason });
+        }
+    }
+
+    fn commit(&mut self, through: Zxid) {
+        let before = self.pipeline.committed();
+        let is_same = before.epoch() == through.epoch();
+        let before = if is_same { before.counter() } else { 0 };
+        let count = u64::from(through.counter().saturating_sub(before));
+        match self.role {
+            Role::Leading { .. } => self.stats.commits += count,
+            _ => self.stats.commits_received += count,
+        }
+        self.pipeline.handle_committed(through);
+    }
+
+    fn take_request(&mut self, learner: ServerId, link: LinkId, request: &Forwarded) {
+        if !self.pipeline.handle_forwarded(learner, request, self.now, self.wall) {
+            self.drop_learner(link);
+        }
+        if request.op == OpCode::Sync.raw() {
+            // It waits for what came before it and for nothing that comes later.
+            self.hear_pipeline();
         }
     }
 

@@ -1,8 +1,8 @@
 //! One server's whole core as a value: the pipeline, agreement, and what passes between them.
 //!
 //! ```text
-//! clients' cores ─► handle_connect / handle_write ─► Pipeline ─ transactions ─► Zab ─► Action::Append, …
-//! peers, disk    ─► handle_from_… / handle_persisted ─► Zab ─ Event ─► Pipeline ─► poll_published
+//! clients' cores ─► handle_connect, handle_write ─► Pipeline ─ transactions ─► Zab ─► Action
+//! peers, disk ─► handle_from_…, handle_persisted ─► Zab ─ Event ─► Pipeline ─► poll_published
 //! ```
 //!
 //! The shell and the simulator both drive this and nothing below it. After what goes in, drain
@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::pipeline::{Client, Connect, Notice, Pipeline, Published, Room, Txns, Write};
+use crate::pipeline::{self, Client, Connect, Notice, Pipeline, Published, Room, Write};
 use crate::replica::stats::Stats;
 use crate::time::{Time, WallMs};
 use crate::tree::Tree;
@@ -28,7 +28,7 @@ use crate::tree::writer::Writer;
 use crate::wire::election::Notification;
 use crate::wire::quorum::{FromLeader, FromLearner, ServerId};
 use crate::zab::Zab;
-use crate::zab::output::{Action, LinkId, LogGap, Role};
+use crate::zab::output::{Action, LinkId, LogGap, Role, Txns};
 use crate::zxid::Zxid;
 
 /// The state that a learner is sent: the tree, to be read at `zxid`, and the sessions of then.
@@ -285,12 +285,7 @@ impl Replica {
     }
 
     /// What was asked of the log has been read.
-    pub fn handle_log_read(
-        &mut self,
-        now: Time,
-        link: LinkId,
-        txns: Result<Vec<(Zxid, Arc<[u8]>)>, LogGap>,
-    ) {
+    pub fn handle_log_read(&mut self, now: Time, link: LinkId, txns: Result<Txns, LogGap>) {
         self.zab_at(now).handle_log_read(now, link, txns);
     }
 
@@ -325,7 +320,7 @@ impl Replica {
     // ── Out ──
 
     /// The transactions of a server on its own: they go to its log, and are cleared.
-    pub fn take_txns(&mut self) -> &mut Txns {
+    pub fn take_txns(&mut self) -> &mut pipeline::Txns {
         assert!(self.is_alone(), "an ensemble's transactions are proposed");
         self.pipeline.take_txns()
     }

@@ -358,8 +358,7 @@ fn assemble(
         }
     };
     let pipeline_core = PipelineCore::new(
-        replica,
-        member,
+        (replica, member),
         Disk::new(log, warn_after),
         ends,
         background,

@@ -145,8 +145,7 @@ pub struct PipelineCore {
 impl PipelineCore {
     /// Over a recovered pipeline and log.
     pub fn new(
-        replica: Replica,
-        member: Option<Member>,
+        (replica, member): (Replica, Option<Member>),
         disk: Disk,
         clients: Vec<ClientEnd>,
         background: Background,

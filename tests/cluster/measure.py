@@ -55,6 +55,10 @@ async def measure(flags):
                         "per second": told["operations_per_second"],
                         **{name: latency[name] for name in ("p50", "p99", "p99.9")},
                     })
+    except AssertionError:
+        for ensemble in ensembles.values():
+            ensemble.tell_logs(40)
+        raise
     finally:
         for ensemble in ensembles.values():
             ensemble.remove()
