@@ -127,9 +127,9 @@ impl Leader {
             self.handlers[at].stage = Stage::Queued;
             return;
         }
-        // What a learner loses by it, it gets back in the same moment: all that a leader begins with
-        // may be committed, also what this server does not know to be, and the learner may be one
-        // of a quorum that has it.
+        // What a learner loses by it, it gets back in the same moment: all that a leader begins
+        // with may be committed, also what this server does not know to be, and the learner may be
+        // one of the quorum that has it.
         let zxid = self.through(peer);
         self.send(peer, at, FromLeader::Snap { zxid });
         let handler = &mut self.handlers[at];
