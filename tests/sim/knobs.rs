@@ -73,6 +73,8 @@ pub struct Knobs {
     /// One way, in nanoseconds, and what one message in twenty takes.
     pub delay: (u64, u64),
     pub delay_slow: (u64, u64),
+    /// How long a core's messages from the pipeline take at most, in nanoseconds.
+    pub core_lag: u64,
     /// A write of the log, in nanoseconds.
     pub disk: (u64, u64),
     pub segment_bytes: u64,
@@ -112,6 +114,7 @@ impl Knobs {
             session_timeout_ms: 4000,
             delay: (20_000, 200_000),
             delay_slow: (200_000, 2 * MS),
+            core_lag: 200_000,
             disk: (80_000, 400_000),
             segment_bytes: 256 << 10,
             snapshot_ms: 4000,
@@ -149,6 +152,7 @@ impl Knobs {
             session_timeout_ms: (timeout_ticks * tick_ms) as i32,
             delay: (20_000, delay_max),
             delay_slow: (delay_max, delay_max * random.between((1, 20))),
+            core_lag: *random.pick(&[50_000, 200_000, 10 * MS]),
             disk: (50_000, disk_max),
             segment_bytes: *random.pick(&[16 << 10, 64 << 10, 256 << 10]),
             snapshot_ms: *random.pick(&[500, 2000, 10_000]),

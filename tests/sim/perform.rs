@@ -72,7 +72,8 @@ impl World {
         }
         process.log.set_committed(process.published);
         let oldest = process.cores.iter().map(|core| core.version).min();
-        process.replica.reclaim(oldest.unwrap_or(process.published), &[]);
+        let held: Vec<Zxid> = process.saving.iter().map(|state| state.zxid).collect();
+        process.replica.reclaim(oldest.unwrap_or(process.published), &held);
     }
 
     fn tell_core(
@@ -83,7 +84,7 @@ impl World {
         message: FromPipeline,
     ) {
         process.cores[core].inbox.push_back(message);
-        let delay = self.random.below(200_000);
+        let delay = self.random.below(self.knobs.core_lag);
         self.own_after(server, delay, Own::Core { core });
     }
 
@@ -199,7 +200,9 @@ impl World {
         if let Some(vote) = &notification.vote
             && !self.knobs.tampering.acks_early
         {
-            let durable = process.log.durable();
+            // Others may still vote for what a leader has taken back from it, and it repeats that;
+            // their ACKEPOCH shows then that they are ahead.
+            let durable = process.log.durable().max(process.highest);
             votes_are_durable(server, vote.leader, vote.zxid, durable);
         }
         if let Some(&(conn, side)) = process.peers.get(&peer) {
@@ -285,17 +288,25 @@ impl World {
         }
     }
 
+    /// The state is read while the tree goes on.
     fn send_snapshot(&mut self, server: usize, process: &mut Process, link: LinkId, zxid: Zxid) {
-        let state = process.replica.state_to_send(link).expect("it is being sent");
+        let state = process.replica.state_to_send(link).expect("it is being sent").clone();
         assert_eq!(state.zxid, zxid);
+        process.sending.insert(link, state);
+        let after = self.disk_time(server) * 3;
+        self.own_after(server, after, Own::Encoded { link });
+    }
+
+    /// What was read of the state goes out.
+    pub fn send_encoded(&mut self, server: usize, process: &mut Process, link: LinkId) {
+        let Some(state) = process.sending.remove(&link) else { return };
+        let Some(&(conn, side)) = process.links.get(&link) else { return };
         let applied = self.knobs.tampering.snapshots_applied;
-        let bytes = snapshot::encode(&state.tree, zxid, &state.sessions, applied);
-        if let Some(&(conn, side)) = process.links.get(&link) {
-            for _ in 0..self.random.below(5) {
-                self.network.send(self.now, conn, side, Payload::SnapshotPart);
-            }
-            self.network.send(self.now, conn, side, Payload::Snapshot(bytes));
+        let bytes = snapshot::encode(&state.tree, state.zxid, &state.sessions, applied);
+        for _ in 0..self.random.below(5) {
+            self.network.send(self.now, conn, side, Payload::SnapshotPart);
         }
+        self.network.send(self.now, conn, side, Payload::Snapshot(bytes));
         let after = self.network.delay() * 3;
         self.own_after(server, after, Own::SnapshotSent { link });
     }

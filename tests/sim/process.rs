@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use ringkeeper::pipeline::Write;
-use ringkeeper::replica::{ReceivedState, Replica};
+use ringkeeper::replica::{ReceivedState, Replica, StateAt};
 use ringkeeper::time::{Time, WallMs};
 use ringkeeper::tree::writer::TreeConfig;
 use ringkeeper::wire::election::Notification;
@@ -48,6 +48,9 @@ pub struct Process {
     pub next_link: u64,
     pub is_accepting: bool,
     pub receiving: BTreeMap<LinkId, Receiving>,
+    /// States that learners are to be sent, and one for this server's own disk.
+    pub sending: BTreeMap<LinkId, StateAt>,
+    pub saving: Option<StateAt>,
     /// The link whose snapshot the log is being begun anew behind.
     pub installing: Option<LinkId>,
     pub peers: BTreeMap<usize, (ConnId, Side)>,
@@ -57,6 +60,8 @@ pub struct Process {
     pub timer_at: u64,
     pub role: Role,
     pub published: Zxid,
+    /// The highest end that the log has had on disk in this life.
+    pub highest: Zxid,
     /// Which core has a client's connection.
     pub client_conns: BTreeMap<ConnId, usize>,
     pub is_writing: bool,
@@ -304,7 +309,11 @@ impl World {
                 ToPipeline::Closed { client } => process.replica.handle_closed(client),
                 ToPipeline::Touch { session } => {
                     process.replica.handle_touch(now, session);
-                    self.note_answered(server, session);
+                    // Without a leader a session's end that is on its way may come at once with
+                    // the next one; nobody else has taken its locks before.
+                    if process.is_serving() {
+                        self.note_answered(server, session);
+                    }
                 }
             }
         }
@@ -382,7 +391,10 @@ impl World {
                 self.servers[server].is_hurt = false;
             }
             Own::LogRead { link, after, bytes } => {
-                let fails = self.random.per_mille(self.knobs.read_error_per_mille);
+                // A leader that is not established yet has no newer snapshot to fall back on than
+                // what it knows to be committed, and its learner refuses that, loudly (R10).
+                let may_fail = process.is_leading();
+                let fails = self.random.per_mille(self.knobs.read_error_per_mille) && may_fail;
                 let read = match fails {
                     true => None,
                     false => process.log.read_after(after, bytes),
@@ -401,7 +413,9 @@ impl World {
                 process.cores[core].deliver();
                 self.hand_on(server, process, core, now, wall);
             }
-            Own::Snapshot => self.take_snapshot(server, process),
+            Own::Snapshot => self.begin_snapshot(server, process),
+            Own::Saved => self.save_snapshot(server, process),
+            Own::Encoded { link } => self.send_encoded(server, process, link),
         }
     }
 
@@ -418,6 +432,7 @@ impl World {
         match process.log.handle_written(&mut it.disk) {
             Written::Durable(durable) => {
                 self.trace.say(self.now, || format!("{server} has {durable} on disk"));
+                process.highest = process.highest.max(durable);
                 if !self.knobs.tampering.acks_early {
                     process.replica.handle_persisted(now, durable);
                 }
@@ -487,21 +502,30 @@ impl World {
         process.replica.handle_connected(now, link);
     }
 
-    fn take_snapshot(&mut self, server: usize, process: &mut Process) {
+    /// A snapshot for this server's own disk begins: it is read while the tree goes on.
+    fn begin_snapshot(&mut self, server: usize, process: &mut Process) {
         let after = self.random.wait(self.knobs.snapshot_ms) * MS;
         self.own_after(server, after, Own::Snapshot);
-        if process.installing.is_some() || !process.receiving.is_empty() || !process.is_serving() {
-            return;
-        }
         let pipeline = process.replica.pipeline();
         let zxid = pipeline.committed();
-        let disk = &mut self.servers[server].disk;
-        if zxid == Zxid::ZERO || disk.snapshots.contains_key(&zxid) {
+        let is_needless =
+            zxid == Zxid::ZERO || self.servers[server].disk.snapshots.contains_key(&zxid);
+        let is_replaced = process.installing.is_some() || !process.receiving.is_empty();
+        if is_needless || is_replaced || !process.is_serving() || process.saving.is_some() {
             return;
         }
         let sessions = pipeline.sessions().at(zxid);
+        let tree = Arc::clone(pipeline.writer().tree());
+        process.saving = Some(StateAt { tree, zxid, digest: None, sessions });
+        let after = self.disk_time(server) * 5;
+        self.own_after(server, after, Own::Saved);
+    }
+
+    fn save_snapshot(&mut self, server: usize, process: &mut Process) {
+        let Some(StateAt { tree, zxid, sessions, .. }) = process.saving.take() else { return };
+        let disk = &mut self.servers[server].disk;
         let applied = self.knobs.tampering.snapshots_applied;
-        let bytes = snapshot::encode(pipeline.writer().tree(), zxid, &sessions, applied);
+        let bytes = snapshot::encode(&tree, zxid, &sessions, applied);
         disk.snapshots.insert(zxid, bytes);
         while disk.snapshots.len() > SNAPSHOTS_MAX {
             disk.snapshots.pop_first();

@@ -84,6 +84,11 @@ pub enum Own {
     SnapshotSent {
         link: LinkId,
     },
+    /// The state that a learner is sent has been read; one for this server's own disk.
+    Encoded {
+        link: LinkId,
+    },
+    Saved,
     /// A snapshot that a leader sent has reached the disk.
     Received {
         link: LinkId,
@@ -475,6 +480,8 @@ fn code(what: &Own) -> u64 {
         Own::Dialled { to } => 11 + ((to.0 as u64) << 8),
         Own::Core { core } => 12 + ((*core as u64) << 8),
         Own::Snapshot => 13,
+        Own::Encoded { link } => 16 + (link.0 << 8),
+        Own::Saved => 17,
         Own::Accepted { conn } => 14 + (conn.0 << 8),
         Own::Admitted { conn } => 15 + (conn.0 << 8),
     }
