@@ -276,8 +276,6 @@ pub struct Pipeline {
     committed: Zxid,
     /// The version that readers were told last.
     published: Zxid,
-    /// The start of the epoch that this server serves in, until readers are told.
-    begun: Option<Zxid>,
     room: Room,
     txns: Txns,
     outboxes: Vec<Outbox>,
@@ -326,7 +324,6 @@ impl Pipeline {
             epoch_start: Zxid::ZERO,
             committed: prepared,
             published: prepared,
-            begun: None,
             room: Room::Plenty,
             txns: Txns::default(),
             outboxes: vec![Outbox::default(); client_cores],

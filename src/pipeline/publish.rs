@@ -110,22 +110,12 @@ impl Pipeline {
         }
         let group = match self.sealed.pop_front_if(|group| group.through <= committed) {
             Some(group) => group,
-            None if self.part == Part::Alone => return None,
-            None if self.published == committed => return self.begin_epoch(),
+            None if self.part == Part::Alone || self.published == committed => return None,
             None => self.sealed.front_mut()?.take_through(committed),
         };
         assert!(group.through >= self.published, "what was published stays so");
         self.published = group.through;
         Some(group.publish())
-    }
-
-    /// Tells readers that an epoch has begun, once they have everything that was before it. It is
-    /// no transaction, but Apache's servers count it as the last that they have processed, and a
-    /// client that comes from one of them wants no server that is behind.
-    fn begin_epoch(&mut self) -> Option<Published> {
-        let through = self.begun.take().filter(|begun| *begun > self.published)?;
-        let outboxes = vec![Outbox::default(); self.outboxes.len()];
-        Some(Published { through, outboxes, events: [].into() })
     }
 
     /// Undoes every transaction after `after`: they never happened. Whoever was to be told of one

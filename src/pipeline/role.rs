@@ -48,7 +48,6 @@ impl Pipeline {
     pub fn handle_role(&mut self, role: Role, epoch: u32, now: Time, wall: WallMs) {
         self.waiting.stop_sending();
         self.leadership.clear();
-        self.begun = (role != Role::Looking).then_some(Zxid::new(epoch, 0));
         match role {
             Role::Looking => {
                 self.part = Part::Looking;

@@ -78,6 +78,7 @@ impl Replica {
                 self.role = role;
                 self.links.clear();
                 let epoch = self.zab.as_ref().and_then(Zab::epoch).unwrap_or(0);
+                self.begun = (role != Role::Looking).then_some(Zxid::new(epoch, 0));
                 self.pipeline.handle_role(role, epoch, now, wall);
             }
             Event::Apply { zxid, txn } => self.apply(zxid, &txn),

@@ -64,6 +64,8 @@ pub struct Replica {
     stats: Stats,
     /// How long an election took that has just ended.
     election: Option<Duration>,
+    /// The start of an epoch that this server has begun to serve in.
+    begun: Option<Zxid>,
     /// A cut of the log that must not be made: the tree could not be cut with it.
     refused_cut: Option<Zxid>,
     now: Time,
@@ -94,6 +96,7 @@ impl Replica {
             sending: BTreeMap::new(),
             stats: Stats::default(),
             election: None,
+            begun: None,
             refused_cut: None,
             now: Time::default(),
             wall: WallMs::default(),
@@ -129,6 +132,13 @@ impl Replica {
     /// How long the election took that has ended since the last call.
     pub fn poll_election(&mut self) -> Option<Duration> {
         self.election.take()
+    }
+
+    /// The start of the epoch that this server has begun to serve in since the last call: it has
+    /// shown everything from before it, once [`Replica::poll_published`] is drained. It is no
+    /// transaction, but Apache's servers show it to clients as what they have processed.
+    pub fn poll_begun(&mut self) -> Option<Zxid> {
+        self.begun.take()
     }
 
     /// What this member is; a server on its own is never asked.

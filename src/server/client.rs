@@ -86,6 +86,8 @@ pub struct ClientCore {
     pub(super) number: u16,
     pub(super) tree: Arc<Tree>,
     pub(super) version: Zxid,
+    /// The start of the epoch that the server serves in: no version of the tree.
+    pub(super) begun: Zxid,
     pub(super) links: Links,
     pub(super) limits: Limits,
     pub(super) auth: AuthConfig,
@@ -149,6 +151,7 @@ impl ClientCore {
             number,
             tree,
             version,
+            begun: Zxid::ZERO,
             links,
             limits,
             auth,

@@ -52,6 +52,9 @@ pub enum ToClients {
     Published { through: Zxid, outbox: Outbox, events: Arc<[Event]> },
     /// What waited for no commit; never that the tree is replaced.
     Notice(Notice),
+    /// Everything from before this start of an epoch has been told: a client that has seen it, at
+    /// an Apache server, is not ahead.
+    Begun { epoch: Zxid },
     /// Serve this tree at this version, publish in `shared` the version that is served, and end
     /// all clients' connections: what they knew may never have happened.
     Replaced { tree: Arc<Tree>, version: Zxid, shared: Arc<AtomicI64> },

@@ -30,7 +30,7 @@ impl PipelineCore {
             serving: self.replica.is_alone() || self.replica.role() != Role::Looking,
             clients: asked.reports,
             mode: self.mode(),
-            last_zxid: self.published(),
+            last_zxid: self.last_zxid(),
             node_count: usize::try_from(totals.node_count).unwrap_or(usize::MAX),
             approximate_data_size: totals.data_size,
             ephemerals_count: usize::try_from(totals.ephemeral_count).unwrap_or(usize::MAX),

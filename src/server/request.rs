@@ -43,7 +43,7 @@ impl ClientCore {
             self.close_loudly(token, "its first frame is no connect request");
             return;
         };
-        if request.last_zxid_seen > self.version {
+        if request.last_zxid_seen > self.version.max(self.begun) {
             // Another server is further; here the client would see time run backward.
             self.stats.clients_ahead += 1;
             let reason = format!(
@@ -248,6 +248,7 @@ impl ClientCore {
                     self.publish(through, &outbox, &events);
                 }
                 ToClients::Notice(notice) => self.take_notice(notice),
+                ToClients::Begun { epoch } => self.begun = epoch,
                 ToClients::Replaced { tree, version, shared } => {
                     self.replace_tree(tree, version, shared);
                 }

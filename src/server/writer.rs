@@ -125,6 +125,8 @@ pub struct PipelineCore {
     is_full: bool,
     stopping: Stopping,
     published: Zxid,
+    /// The start of the epoch that this server serves in.
+    begun: Zxid,
     reclaimed: Zxid,
     /// Replies published since the last look at whether to gather.
     answered: usize,
@@ -176,6 +178,7 @@ impl PipelineCore {
             is_full: false,
             stopping: Stopping::No,
             published,
+            begun: Zxid::ZERO,
             reclaimed: Zxid::ZERO,
             answered: 0,
             gathering: false,
@@ -186,9 +189,9 @@ impl PipelineCore {
         }
     }
 
-    /// The version that readers have been told last.
-    pub(super) fn published(&self) -> Zxid {
-        self.published
+    /// The version that readers have been told last, or the start of an epoch behind it.
+    pub(super) fn last_zxid(&self) -> Zxid {
+        self.published.max(self.begun)
     }
 
     /// Takes in the time of the turn.
@@ -409,6 +412,10 @@ impl PipelineCore {
                 let through = published.through;
                 client.send(ToClients::Published { through, outbox, events });
             }
+        }
+        if let Some(epoch) = self.replica.poll_begun() {
+            self.begun = epoch;
+            self.clients.iter_mut().for_each(|client| client.send(ToClients::Begun { epoch }));
         }
         while let Some(notice) = self.replica.poll_notice() {
             let core = usize::from(notice.core());
