@@ -35,6 +35,8 @@ use crate::zxid::Zxid;
 /// How long the next write waits, and from how many answers on: see `is_gathering`.
 const GATHER: Duration = Duration::from_micros(40);
 const GATHER_FROM: usize = 4;
+/// How soon a core whose queue was full is tried again: it empties all of it in one turn.
+const BACKLOG_RETRY: Duration = Duration::from_micros(100);
 
 /// Transactions whose garbage one step of reclaiming takes with room to spare.
 const TXNS_PER_RECLAIM: u64 = 256;
@@ -226,6 +228,7 @@ impl PipelineCore {
     /// The disk failed: the server stops.
     pub fn turn(&mut self, ring: &mut Ring) -> Result<(), LogError> {
         self.hear_background()?;
+        self.clients.iter_mut().for_each(ClientEnd::send_backlog);
         self.ask_for_segment();
         let begun = clock::now();
         let txns = self.replica.pipeline().stats().txns;
@@ -523,7 +526,11 @@ impl PipelineCore {
     /// Whether the core must be called again although nothing happens in its ring.
     pub fn has_work(&self) -> bool {
         let has_batch = |client: &ClientEnd| client.backlog.is_empty() && !client.from.is_empty();
-        self.has_garbage || (self.clients.iter().any(has_batch) && self.room().is_some())
+        // A core of its own takes what is in the queue in each turn, so the rest can follow.
+        let is_held = |client: &ClientEnd| !client.backlog.is_empty() && client.to.is_local();
+        self.has_garbage
+            || self.clients.iter().any(is_held)
+            || (self.clients.iter().any(has_batch) && self.room().is_some())
     }
 
     /// When something is due next.
@@ -531,7 +538,10 @@ impl PipelineCore {
         if self.gathering {
             return Some(self.now + GATHER);
         }
+        // Nobody says that another core has made room in its queue.
+        let is_held = self.clients.iter().any(|client| !client.backlog.is_empty());
         [
+            is_held.then(|| self.now + BACKLOG_RETRY),
             self.replica.poll_timeout(),
             self.disk.poll_timeout(),
             self.disk.log.retry_at(),

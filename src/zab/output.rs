@@ -56,8 +56,9 @@ pub enum Action {
     SaveAcceptedEpoch { epoch: u32 },
     /// Make `currentEpoch` durable: `handle_current_epoch_saved`.
     SaveCurrentEpoch { epoch: u32 },
-    /// Stream the published state to a learner, after what was sent to it so far; the state is
-    /// that at `zxid`, which the SNAP packet before it has named: `handle_snapshot_sent`.
+    /// Stream the state at `zxid`, which the SNAP packet before it has named, to a learner, after
+    /// what was sent to it so far: `handle_snapshot_sent`. The state is what is published, or,
+    /// before this server's epoch is established, everything that was applied.
     SendSnapshot { link: LinkId, zxid: Zxid, extensions: Extensions },
     /// What comes on the link is the state at `zxid`: `handle_snapshot_received` once it is a
     /// durable snapshot, the log goes on behind it, and it has replaced the tree, or

@@ -53,7 +53,11 @@ impl Peer {
             history: History::new(recovered.last),
             persisted: recovered.last,
             committed: recovered.committed,
-            certain: recovered.committed,
+            // An epoch's start is no transaction: a leader whose log ends before it may have all.
+            certain: match recovered.committed.counter() {
+                0 => Zxid::ZERO,
+                _ => recovered.committed,
+            },
             // Whose transactions it has, and in whose epoch it lives, it has accepted; where the
             // file that says so is lost, this is what is left of it.
             accepted_epoch: recovered

@@ -127,7 +127,10 @@ impl Leader {
             self.handlers[at].stage = Stage::Queued;
             return;
         }
-        let zxid = peer.committed;
+        // What a learner loses by it, it gets back in the same moment: all that a leader begins
+        // with may be committed, also what this server does not know to be, and the learner may be
+        // one of the quorum that has it.
+        let zxid = self.through(peer);
         self.send(peer, at, FromLeader::Snap { zxid });
         let handler = &mut self.handlers[at];
         handler.stage = Stage::Sending { zxid };

@@ -105,7 +105,7 @@ fn forget_what_is_committed(cluster: &mut Cluster, id: i64) {
     let is_old = cluster.random(2) == 0;
     let disk = &mut cluster.node_mut(id).disk;
     if is_old {
-        disk.committed = disk.log.base;
+        disk.committed = Zxid::ZERO;
     }
     disk.committed = disk.committed.min(disk.log.last());
 }

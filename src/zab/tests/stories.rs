@@ -101,6 +101,30 @@ fn a_learner_behind_the_logs_beginning_gets_a_snapshot() {
     assert_eq!(cluster.node(1).synced_by, Some("SNAP"));
 }
 
+/// A leader that does not know how much of its history is committed, since it has just started,
+/// sends all of it: the follower may be one of the quorum that has it.
+#[test]
+fn a_snapshot_takes_nothing_away() {
+    let mut cluster = three(6);
+    for id in 1..=3 {
+        cluster.kill(id);
+    }
+    let disk = &mut cluster.node_mut(2).disk;
+    disk.log.truncate(z(1, 3));
+    disk.state.truncate(3);
+    disk.committed = z(1, 3);
+    let disk = &mut cluster.node_mut(3).disk;
+    disk.committed = Zxid::ZERO;
+    disk.log = Log { base: z(1, 5), txns: disk.log.txns.split_off(5) };
+    cluster.start(2);
+    cluster.start(3);
+    cluster.settle();
+    assert_eq!(cluster.node(2).synced_by, Some("SNAP"));
+    assert_eq!(cluster.node(2).disk.log.base, z(1, 6));
+    cluster.start(1);
+    check_in_step(&mut cluster, z(1, 6));
+}
+
 /// Server 3 leads, and has proposals on its own disk that nobody else has heard of when it dies;
 /// the others go on without it.
 fn with_foreign_tail() -> Cluster {
