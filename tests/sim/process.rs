@@ -473,13 +473,19 @@ impl World {
         let state = snapshot::decode(&bytes, TREE, now).expect("a snapshot arrives whole");
         let State { writer, sessions, zxid } = state;
         self.trace.keep(self.now, format!("server {server} has the snapshot of {zxid}"));
-        self.checker.history.equal_digests(server, zxid, writer.digest());
+        // A leader that is not established sends all that it has, committed or not.
+        let is_committed = zxid <= self.checker.history.last;
+        if is_committed {
+            self.checker.history.equal_digests(server, zxid, writer.digest());
+        }
         process.replica.handle_snapshot_received(
             now,
             link,
             ReceivedState { writer, sessions, zxid },
         );
-        process.published = process.published.max(zxid);
+        if is_committed {
+            process.published = process.published.max(zxid);
+        }
         for payload in receiving.held {
             self.drain(server, process);
             if !receiving.is_lost || process.links.contains_key(&link) {
