@@ -263,6 +263,11 @@ impl World {
         self.with(server, |_, _| {});
         let after = self.random.wait(knobs.snapshot_ms) * MS;
         self.own_after(server, after, Own::Snapshot);
+        self.look_for_peers(server);
+    }
+
+    /// The others are dialled, or dial.
+    fn look_for_peers(&mut self, server: usize) {
         for other in 0..self.servers.len() {
             let (a, b) = (server.min(other), server.max(other));
             if a != b && !self.met.contains_key(&(a, b)) {
