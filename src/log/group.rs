@@ -200,11 +200,11 @@ impl Appender {
         self.stage_turn(Kind::Cut, zxid);
     }
 
-    /// Stages a new start of the history after `zxid`, a snapshot's, which is committed; all that
-    /// the log holds is void. Only while idle.
+    /// Stages a new start of the history after `zxid`, a snapshot's, which may not be committed yet;
+    /// all that the log holds is void. Only while idle.
     pub fn reset(&mut self, zxid: Zxid) {
         assert!(self.is_idle(), "what is under way must end before the history starts anew");
-        self.committed = zxid;
+        self.committed = self.committed.min(zxid);
         if self.chain.is_none() {
             // Nothing is on disk that would have to be declared void.
             self.appended = zxid;

@@ -95,8 +95,9 @@ pub fn recover(files: &Files<'_>, options: Options) -> Result<RecoveredMember, R
     }
     let zab = output::Recovered {
         last,
-        // A snapshot is of what was committed.
-        committed: state.log.committed().max(state.snapshot).min(last),
+        // Not the snapshot's: a leader that was not established yet may have sent it, and then it
+        // may be taken back.
+        committed: state.log.committed().min(last),
         accepted_epoch: held.accepted,
         current_epoch: held.current,
         standing: found.standing,

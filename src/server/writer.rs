@@ -232,6 +232,11 @@ impl PipelineCore {
         self.ask_for_segment();
         let begun = clock::now();
         let txns = self.replica.pipeline().stats().txns;
+        // Before all that waits in the sockets: after a pause of the whole process it is old.
+        if self.replica.poll_timeout().is_some_and(|due| due <= self.now) {
+            self.replica.handle_timeout(self.now, self.wall);
+        }
+        self.perform_all();
         self.hear_peers();
         self.take_batches();
         let taken = clock::now();

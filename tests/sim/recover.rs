@@ -97,6 +97,8 @@ struct Started {
     sessions: SessionsAtRest,
     log: Storage,
     recovered: Recovered,
+    /// The oldest version that can be read.
+    readable_from: Zxid,
     /// The log is to be begun anew behind the snapshot.
     is_behind: bool,
 }
@@ -148,9 +150,10 @@ fn recover(disk: &mut Disk, knobs: &Knobs, now: Time) -> Started {
         Some(Unsound::Empty) => Standing::Empty,
         Some(Unsound::Damaged) => Standing::Damaged,
     };
-    let committed = snapshot.max(found.storage.committed()).min(last);
+    let committed = found.storage.committed().min(last);
+    let readable_from = snapshot.max(committed);
     let recovered = Recovered { last, committed, accepted_epoch, current_epoch, standing };
-    Started { writer, sessions, log: found.storage, recovered, is_behind }
+    Started { writer, sessions, log: found.storage, recovered, readable_from, is_behind }
 }
 
 /// The two epochs, completed as `server/epochs.rs` does it.
@@ -213,7 +216,7 @@ impl World {
         it.is_frozen = false;
         it.backlog.clear();
         it.disturbed_at = self.now;
-        let Started { writer, sessions, mut log, recovered, is_behind } =
+        let Started { writer, sessions, mut log, recovered, readable_from, is_behind } =
             recover(&mut it.disk, &knobs, now);
         if is_behind {
             // The start after a crash between a snapshot's arrival and the log's new beginning.
@@ -225,7 +228,7 @@ impl World {
         let mut live = Sessions::new(knobs.tick_ms as u32, id.0 as u8, wall.0 as u64);
         sessions.revive(&mut live, now);
         let mut pipeline = Pipeline::new(writer, live, settings(), knobs.cores, now);
-        pipeline.set_committed(recovered.committed);
+        pipeline.set_committed(readable_from);
         let seed = self.random.next();
         let zab = Zab::new(ensemble(&knobs, id), recovered, seed, now);
         let tree = Arc::clone(pipeline.writer().tree());
@@ -250,7 +253,7 @@ impl World {
             reachable: BTreeMap::new(),
             timer_at: u64::MAX,
             role: Role::Looking,
-            published: recovered.committed,
+            published: readable_from,
             highest: recovered.last,
             client_conns: BTreeMap::new(),
             is_writing: false,
