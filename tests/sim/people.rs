@@ -33,14 +33,14 @@ impl World {
             }
             None => {}
             Some(link) => {
-                let silent = self.now - link.heard_at;
+                let silent = self.now.saturating_sub(link.heard_at);
                 if silent > timeout * 2 / 3 {
                     return self.hang_up(client);
                 }
                 if !link.is_ready {
                     return;
                 }
-                if self.now - link.pinged_at > timeout / 4 {
+                if self.now.saturating_sub(link.pinged_at) > timeout / 4 {
                     self.ask(client, Ask::Ping);
                 }
                 if self.knobs.are_idle && self.stage == Stage::Chaos {

@@ -321,7 +321,7 @@ impl World {
 
     /// A session's client was answered by a server whose clock can be believed.
     fn note_answered(&mut self, server: usize, session: i64) {
-        let undisturbed = self.now - self.servers[server].disturbed_at;
+        let undisturbed = self.now.saturating_sub(self.servers[server].disturbed_at);
         let timeout = self.knobs.session_timeout_ms as u64 * MS;
         if undisturbed > timeout {
             let slack = self.lock_slack();
