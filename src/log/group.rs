@@ -200,8 +200,8 @@ impl Appender {
         self.stage_turn(Kind::Cut, zxid);
     }
 
-    /// Stages a new start of the history after `zxid`, a snapshot's, which may not be committed yet;
-    /// all that the log holds is void. Only while idle.
+    /// Stages a new start of the history after `zxid`, a snapshot's, which may not be committed
+    /// yet; all that the log holds is void. Only while idle.
     pub fn reset(&mut self, zxid: Zxid) {
         assert!(self.is_idle(), "what is under way must end before the history starts anew");
         self.committed = self.committed.min(zxid);
