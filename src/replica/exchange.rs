@@ -19,8 +19,6 @@ impl Replica {
                 break;
             }
         }
-        // What was prepared or applied in this turn is told together once it is committed.
-        self.pipeline.handle_appended();
     }
 
     fn hear_zab(&mut self) {
