@@ -14,7 +14,7 @@ use crate::server::peers::listen::{self, ListenError};
 use crate::server::peers::quorum::{QuorumPort, QuorumSettings};
 use crate::time::{Time, WallMs};
 use crate::tree::writer::{TreeConfig, Writer};
-use crate::wire::quorum::ServerId;
+use crate::wire::quorum::{Extensions, ServerId};
 use crate::zab::ensemble::{Ensemble, Member as EnsembleMember};
 use crate::zxid::Zxid;
 
@@ -65,6 +65,7 @@ pub fn ensemble(config: &Config) -> Ensemble {
         sync_limit_ticks: ticks(from.sync_limit_ticks),
         commit_log_count: usize::try_from(config.log.commit_log_count).unwrap_or(usize::MAX),
         commit_log_bytes_max: COMMIT_LOG_BYTES_MAX,
+        extensions: Extensions::ALL,
     }
 }
 

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::wire::quorum::ServerId;
+use crate::wire::quorum::{Extensions, ServerId};
 
 /// One server of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub struct Ensemble {
     pub commit_log_count: usize,
     /// At most so many bytes of them.
     pub commit_log_bytes_max: usize,
+    /// What this server offers its peers beyond Apache's protocol.
+    pub extensions: Extensions,
 }
 
 impl Ensemble {
@@ -121,6 +123,7 @@ mod tests {
             sync_limit_ticks: 5,
             commit_log_count: 500,
             commit_log_bytes_max: 1 << 20,
+            extensions: Extensions::ALL,
         }
     }
 

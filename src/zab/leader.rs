@@ -239,6 +239,7 @@ impl Leader {
             return false;
         };
         let FromLearner::Info { extensions, .. } = *info else { return false };
+        let extensions = extensions.and(peer.ensemble.extensions);
         let is_ahead = config_version > peer.ensemble.config_version;
         if protocol < PROTOCOL || is_ahead || accepted_epoch >= EPOCH_MAX {
             tracing::warn!(%server, protocol, config_version, accepted_epoch, "refused a learner");

@@ -22,8 +22,6 @@ use crate::zab::output::{Action, CannotTruncate, Event, LinkId, Role, Standing};
 use crate::zab::peer::Peer;
 use crate::zxid::Zxid;
 
-/// What this server can do beyond Apache's protocol.
-const EXTENSIONS: Extensions = Extensions { chunked_snapshot: true };
 /// A leader that has been elected a moment ago may not listen yet: the first pause before it is
 /// dialled again, which doubles up to the second.
 const REDIAL_MIN: Duration = Duration::from_millis(2);
@@ -167,7 +165,7 @@ impl Learner {
             accepted_epoch: peer.accepted_epoch,
             protocol: PROTOCOL,
             config_version: peer.ensemble.config_version,
-            extensions: EXTENSIONS,
+            extensions: peer.ensemble.extensions,
         };
         self.send(peer, info);
     }
@@ -261,7 +259,7 @@ impl Learner {
     fn process(&mut self, peer: &mut Peer, now: Time, message: FromLeader) -> bool {
         match (self.stage, message) {
             (Stage::Registering, FromLeader::LeaderInfo { epoch, protocol, extensions }) => {
-                self.extensions = extensions;
+                self.extensions = extensions.and(peer.ensemble.extensions);
                 self.process_leader_info(peer, epoch, protocol)
             }
             (Stage::UpToDate, FromLeader::Ping { zxid }) => {
@@ -543,10 +541,14 @@ impl Learner {
         self.dial_when_settled(peer);
     }
 
-    /// One ACK for each transaction, as Apache's leaders want it.
+    /// One ACK for each transaction, as Apache's leaders want it, or one for all.
     fn acknowledge(&mut self, peer: &mut Peer) {
         if self.is_observer {
             return;
+        }
+        if self.extensions.cumulative && self.acked < peer.persisted {
+            self.acked = peer.persisted;
+            self.send(peer, FromLearner::Ack { zxid: self.acked });
         }
         while self.acked < peer.persisted {
             let next = match self.acked.epoch() == self.epoch {

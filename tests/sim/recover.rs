@@ -12,7 +12,7 @@ use ringkeeper::pipeline::{Pipeline, Settings};
 use ringkeeper::replica::Replica;
 use ringkeeper::time::Time;
 use ringkeeper::tree::writer::Writer;
-use ringkeeper::wire::quorum::ServerId;
+use ringkeeper::wire::quorum::{Extensions, ServerId};
 use ringkeeper::wire::txn;
 use ringkeeper::zab::Zab;
 use ringkeeper::zab::ensemble::{Ensemble, Member};
@@ -88,6 +88,7 @@ fn ensemble(knobs: &Knobs, me: ServerId) -> Ensemble {
         sync_limit_ticks: knobs.sync_limit,
         commit_log_count: knobs.commit_log_count,
         commit_log_bytes_max: 1 << 20,
+        extensions: Extensions { cumulative: knobs.is_cumulative(me), ..Extensions::ALL },
     }
 }
 

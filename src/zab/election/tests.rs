@@ -1,4 +1,5 @@
 use super::*;
+use crate::wire::quorum::Extensions;
 use crate::zab::ensemble::Member;
 
 mod empty;
@@ -23,6 +24,7 @@ fn ensemble(me: i64, voters: i64) -> Ensemble {
         sync_limit_ticks: 5,
         commit_log_count: 500,
         commit_log_bytes_max: 1 << 20,
+        extensions: Extensions::ALL,
     }
 }
 

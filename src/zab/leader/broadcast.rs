@@ -52,21 +52,40 @@ impl Leader {
         let Place::Before(end) = peer.history.locate(through) else {
             panic!("what is not committed is in memory")
         };
+        let mut untold = None;
         for index in first..end {
             let entry = peer.history.entry(index).expect("the window has what is committed");
             let (zxid, txn) = (entry.zxid, Arc::clone(&entry.txn));
-            self.answer_confirms_before(peer, zxid);
+            if self.confirms.front().is_some_and(|confirm| confirm.zxid < zxid) {
+                // Who hears that a sync is answered has been told of all that came before it.
+                self.tell_committed(peer, untold.take());
+                self.answer_confirms_before(peer, zxid);
+            }
             for handler in self.handlers.iter().filter(|handler| handler.is_live()) {
-                let message = match handler.is_observer {
-                    true => FromLeader::Inform { zxid, txn: Arc::clone(&txn) },
-                    false => FromLeader::Commit { zxid },
+                let message = match (handler.is_observer, handler.extensions.cumulative) {
+                    (true, _) => FromLeader::Inform { zxid, txn: Arc::clone(&txn) },
+                    (false, true) => continue,
+                    (false, false) => FromLeader::Commit { zxid },
                 };
                 peer.perform(Action::ToLearner { link: handler.link, message });
             }
+            untold = Some(zxid);
         }
+        self.tell_committed(peer, untold);
         peer.commit(through, self.handlers.iter().any(Handler::catches_up));
         self.answer_confirms(peer, now);
         self.finish_ending(peer);
+    }
+
+    /// Tells those who take one COMMIT for all before it.
+    fn tell_committed(&self, peer: &mut Peer, through: Option<Zxid>) {
+        let Some(zxid) = through else { return };
+        for handler in self.handlers.iter().filter(|handler| handler.is_live()) {
+            if !handler.is_observer && handler.extensions.cumulative {
+                let message = FromLeader::Commit { zxid };
+                peer.perform(Action::ToLearner { link: handler.link, message });
+            }
+        }
     }
 
     /// Asks a quorum whether it still follows. All who ask while a ping is on its way share the
