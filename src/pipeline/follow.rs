@@ -131,7 +131,7 @@ impl Pipeline {
             self.writer.abort();
             return Err(error.into());
         }
-        self.events.extend(self.writer.finish().events);
+        self.writer.finish_into(&mut self.events);
         self.prepared = zxid;
         self.stats.txns += 1;
         let found = self.writer.digest();

@@ -222,7 +222,7 @@ impl Pipeline {
             reply.truncate(marks.body - ReplyHeader::SIZE);
             ReplyHeader { xid, zxid, error: error.raw() }.encode(reply);
         }
-        self.events.extend(self.writer.finish().events);
+        self.writer.finish_into(&mut self.events);
         response::finish_frame(reply, frame);
         self.txns.bytes = txn;
         self.end_txn(zxid, true);
@@ -487,7 +487,7 @@ impl Pipeline {
     pub(super) fn apply_alone(&mut self, header: &TxnHeader, change: &Txn<'_>) {
         self.begin(header);
         self.apply_checked(change);
-        self.events.extend(self.writer.finish().events);
+        self.writer.finish_into(&mut self.events);
         txn::encode(header, change, None, &mut self.txns.bytes);
         // A server that expects a list takes a digest for one; where nothing follows, it knows
         // that there is no list (`SerializeUtils.deserializeTxn`).

@@ -259,11 +259,11 @@ impl Core {
 
     fn fire(&mut self, event: &Event) {
         let mut watchers = Vec::new();
-        self.watches.trigger(event.kind, &event.path, |watcher| watchers.push(watcher));
+        self.watches.trigger(event.kind, event.path(), |watcher| watchers.push(watcher));
         for Watcher(number) in watchers {
             let Some(connection) = self.connections.get(&number) else { continue };
             let mut frame = Vec::new();
-            response::put_event(&mut frame, event.kind, event.zxid, &event.path);
+            response::put_event(&mut frame, event.kind, event.zxid, event.path());
             self.out.push(Out::Send { conn: connection.conn, frame });
         }
     }
