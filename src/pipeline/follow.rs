@@ -154,9 +154,10 @@ impl Pipeline {
             self.sessions.close(header.session, zxid);
             let holder = self.attached.holder(header.session);
             self.attached.release(header.session);
-            // Whoever asked for it has its answer.
+            // Whoever asked for it has its answer. Anybody else is answered nothing more, whether
+            // this end is committed by this leader or by a later one.
             if let Some(holder) = holder.filter(|_| holder != asker) {
-                self.push_ended(holder);
+                self.close(holder);
             }
         }
         self.scratch = body;

@@ -168,7 +168,7 @@ pub struct Reply {
     /// Its end in the outbox's bytes; it begins where the one before it ends.
     pub end: usize,
     pub then: Then,
-    /// Whether it answers a request, or comes unasked (a session that expired).
+    /// Whether it answers a request, or sets up a session.
     pub answers: bool,
 }
 

@@ -425,8 +425,8 @@ impl Pipeline {
 
     /// Ends a session and deletes its ephemerals, in one transaction; whether the log took it.
     ///
-    /// `asker` is the connection that asked and gets the answer; without one (the session has
-    /// expired) the connection that has the session is closed.
+    /// `asker` is the connection that asked and gets the answer, when it is committed; without one
+    /// (the session has expired) the connection that has the session is closed at once.
     pub(super) fn end_session(
         &mut self,
         session: i64,
@@ -457,16 +457,12 @@ impl Pipeline {
                 outbox.push(asker, cxid, zxid, Then::Close, true);
                 self.hold_back(asker, session, OpCode::CloseSession);
             }
-            (None, Some(holder)) => self.push_ended(holder),
+            // A later leader may commit this end without another word to this server: a client that
+            // goes on being answered would believe that it has its locks.
+            (None, Some(holder)) => self.close(holder),
             (None, None) => {}
         }
         true
-    }
-
-    /// The connection of a session that has ended is told nothing, and ends.
-    pub(super) fn push_ended(&mut self, holder: Client) {
-        let outbox = &mut self.outboxes[usize::from(holder.core)];
-        outbox.push(holder, 0, self.prepared, Then::Close, false);
     }
 
     /// Deletes a container or TTL node that has had its time, if it still may be deleted.

@@ -90,6 +90,8 @@ pub struct Core {
     pub inbox: VecDeque<FromPipeline>,
     pub to_pipeline: Vec<ToPipeline>,
     pub out: Vec<Out>,
+    /// Sessions whose clients were answered, and so believe that they live.
+    pub answered: Vec<i64>,
     mistakes: Mistakes,
 }
 
@@ -107,6 +109,7 @@ impl Core {
             inbox: VecDeque::new(),
             to_pipeline: Vec::new(),
             out: Vec::new(),
+            answered: Vec::new(),
             mistakes,
         }
     }
@@ -211,6 +214,7 @@ impl Core {
             };
             put_answer(&mut reads, (xid, version), op, body, &mut out, self.mistakes);
         }
+        self.answered.push(connection.session);
         self.out.push(Out::Send { conn: connection.conn, frame: out });
     }
 
@@ -275,9 +279,11 @@ impl Core {
             return;
         }
         let conn = connection.conn;
-        if !frame.is_empty() {
-            self.out.push(Out::Send { conn, frame: frame.to_vec() });
+        // The answer to its session's end tells a client that it has nothing more.
+        if connection.session != 0 && reply.then != Then::Close {
+            self.answered.push(connection.session);
         }
+        self.out.push(Out::Send { conn, frame: frame.to_vec() });
         if reply.answers {
             let first = connection.pending.pop_front();
             assert!(matches!(first, Some(Pending::Write)), "replies come in the writes' order");
