@@ -245,7 +245,8 @@ pub(super) fn replay(
     }
     // Behind the last of an epoch this is the start of the next one, where no transaction is.
     let first = Zxid::from_raw(after.raw() + 1);
-    for logged in log.read_from(first)? {
+    let mut transactions = log.read_from(first)?;
+    while let Some(logged) = transactions.next_txn() {
         let (zxid, bytes) = logged?;
         let logged = txn::decode(bytes).map_err(|error| RecoverError::Decode { zxid, error })?;
         writer
