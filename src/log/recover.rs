@@ -241,6 +241,14 @@ pub(super) fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>, LogError> {
     Ok(found)
 }
 
+/// The largest sequence of a segment in `dir`, empty ones included; `None` without any.
+///
+/// # Errors
+/// The directory cannot be listed.
+pub fn newest_segment(dir: &Path) -> Result<Option<u64>, LogError> {
+    Ok(list(dir)?.last().map(|(sequence, _)| *sequence))
+}
+
 fn remove_unfinished(dir: &Path, figures: &mut Figures) -> Result<(), LogError> {
     for entry in std::fs::read_dir(dir).map_err(|e| LogError::io("list", dir, 0, e))? {
         let entry = entry.map_err(|e| LogError::io("list", dir, 0, e))?;
