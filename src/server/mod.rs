@@ -53,6 +53,7 @@ pub mod small_file;
 pub mod epochs;
 pub mod standing;
 
+pub mod reach;
 pub mod recover;
 pub mod recover_member;
 
