@@ -164,7 +164,7 @@ impl World {
             is_closed: false,
         });
         let connect =
-            Connect { client, timeout_ms: 10_000, session, password, has_read_only: true };
+            Connect { client, timeout_ms: 10_000, session, password, read_only: Some(false) };
         let (now, wall) = (self.now, self.wall);
         self.members[member].pipeline.handle_connect(connect, now, wall);
         self.pump(member);
