@@ -51,6 +51,16 @@ impl Locals {
         &self.sessions
     }
 
+    /// The same, to be checked and touched.
+    pub fn sessions_mut(&mut self) -> &mut Sessions {
+        &mut self.sessions
+    }
+
+    /// Whether the session is one of these, or is becoming global.
+    pub fn contains(&self, session: i64) -> bool {
+        self.sessions.contains(session)
+    }
+
     /// Whether only this server knows the session.
     pub fn is_local(&self, session: i64) -> bool {
         self.sessions.contains(session) && !self.upgrading.contains_key(&session)
@@ -59,6 +69,12 @@ impl Locals {
     /// Whether the session is becoming global.
     pub fn is_upgrading(&self, session: i64) -> bool {
         self.upgrading.contains_key(&session)
+    }
+
+    /// The sessions that are becoming global.
+    #[cfg(test)]
+    pub fn upgrades(&self) -> impl Iterator<Item = i64> {
+        self.upgrading.keys().copied()
     }
 
     /// A session begins.
@@ -82,10 +98,11 @@ impl Locals {
         self.sessions.poll_timeout()
     }
 
-    /// The transaction that makes the session global, if it is one of these, is `zxid`.
+    /// The transaction that makes the session global, if it is one of these, is `zxid`. It may have
+    /// been asked for on a connection that was given up since.
     pub fn set_upgraded(&mut self, session: i64, zxid: Zxid) {
-        if let Some(made) = self.upgrading.get_mut(&session) {
-            *made = Some(zxid);
+        if self.sessions.contains(session) {
+            self.upgrading.insert(session, Some(zxid));
         }
     }
 

@@ -24,6 +24,8 @@ mod world;
 
 mod ensemble;
 mod leaders;
+mod local;
+mod read_only;
 mod roles;
 
 const TREE: TreeConfig = TreeConfig { seed: 7, extended_types: true };

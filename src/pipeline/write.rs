@@ -131,16 +131,19 @@ impl Pipeline {
 
     fn prepare_own(&mut self, write: &Write<'_>, now: Time, wall: WallMs) {
         self.writer.set_now(now);
-        if !self.locals.is_local(write.session) {
-            match self.sessions.check(write.session, owner(write.client)) {
-                Ok(()) => {
-                    self.sessions.touch(write.session, now);
-                }
-                // The client has gone to another connection: this one ends without an answer, so
-                // that it cannot take the error for its session's.
-                Err(ErrorCode::SessionMoved) => return self.close(write.client),
-                Err(error) => return self.reply_error(write, self.prepared, error),
+        // One that is becoming global is not yet known to all.
+        let sessions = match self.sessions.contains(write.session) {
+            false if self.locals.contains(write.session) => self.locals.sessions_mut(),
+            _ => &mut self.sessions,
+        };
+        match sessions.check(write.session, owner(write.client)) {
+            Ok(()) => {
+                sessions.touch(write.session, now);
             }
+            // The client has gone to another connection: this one ends without an answer, so that
+            // it cannot take the error for its session's.
+            Err(ErrorCode::SessionMoved) => return self.close(write.client),
+            Err(error) => return self.reply_error(write, self.prepared, error),
         }
         if write.op == OpCode::CloseSession {
             if !self.end_session(write.session, write.xid, Some(write.client), wall) {

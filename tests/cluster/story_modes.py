@@ -133,6 +133,7 @@ async def global_session_is_turned_away(kept, node):
 async def local_sessions(story):
     """Sessions that one server knows: no transactions, upgrades at the first ephemeral, expiry."""
     async with story.ensemble(3, settings=LOCAL) as ensemble:
+        await ensemble.write_one()
         for node in ensemble.nodes:
             await of_one_server(story, ensemble, node)
         await outlives_its_server(story, ensemble)
