@@ -38,6 +38,8 @@ pub struct Ensemble {
     pub listen_on_all_addresses: bool,
     /// Where followers serve observers, if they do.
     pub observer_master_port: Option<u16>,
+    /// Whether a leader serves clients.
+    pub leader_serves: bool,
     /// The oracle's file, in an ensemble of two that has one.
     pub oracle_path: Option<PathBuf>,
     /// Whether one server of an ensemble may serve on its own when all others are removed.
@@ -181,6 +183,8 @@ fn read_settings(properties: &mut Properties) -> Result<Ensemble, ConfigError> {
         standalone_enabled: p.boolean(Key::Zoo("standaloneEnabled"), true)?,
         dynamic_file: p.text(Key::Zoo("dynamicConfigFile")).map(PathBuf::from),
         tcp_keep_alive: p.boolean(Key::Zk("tcpKeepAlive"), false)?,
+        // As Apache compares it: any other word is a yes.
+        leader_serves: p.text(Key::Zk("leaderServes")).as_deref() != Some("no"),
         connect_timeout_ms: p.count(Key::Zk("cnxTimeout"), "milliseconds", 1..=600_000, 5000)?,
         ..Ensemble::default()
     })

@@ -111,6 +111,7 @@ impl Pipeline {
             self.committed_digest = (zxid == through).then_some(digest);
         }
         self.sessions.handle_committed(self.committed);
+        self.locals.handle_committed(self.committed);
     }
 
     /// The oldest group that is committed and has not been published.
@@ -155,6 +156,9 @@ impl Pipeline {
             }
         }
         self.waiting.pop_above(after, &mut lost);
+        // What these have asked for went behind what is undone.
+        let local_again = self.locals.pop_above(after);
+        lost.extend(local_again.into_iter().filter_map(|session| self.attached.holder(session)));
         lost.sort_unstable();
         lost.dedup();
         for client in lost {
@@ -175,6 +179,7 @@ impl Pipeline {
         self.published = self.prepared;
         self.writer = writer;
         self.sessions.replace(&sessions, now);
+        self.locals.handle_replaced(|session| self.sessions.contains(session));
         self.txns.clear();
         self.digests.clear();
         self.uncommitted_digests.clear();

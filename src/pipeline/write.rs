@@ -33,6 +33,7 @@ impl Pipeline {
     /// (`ZooKeeperServer.processConnectRequest`, `reopenSession`).
     pub fn handle_connect(&mut self, connect: Connect, now: Time, wall: WallMs) {
         match connect.session {
+            _ if self.takes_connect(connect, now) => {}
             _ if !self.part.is_preparing() => self.follow_connect(connect, now),
             0 => {
                 let timeout_ms = self.clamp(connect.timeout_ms);
@@ -64,7 +65,7 @@ impl Pipeline {
             timeout_ms,
             session,
             password: session::password(session),
-            read_only: connect.has_read_only.then_some(false),
+            read_only: connect.read_only.map(|_| false),
         };
         let outbox = &mut self.outboxes[usize::from(connect.client.core)];
         response.encode(&mut outbox.bytes);
@@ -90,7 +91,7 @@ impl Pipeline {
         let password = connect.password.unwrap_or_default();
         let owner = owner(connect.client);
         let is_right = self.sessions.reopen(session, &password, timeout_ms, owner, now);
-        let read_only = connect.has_read_only.then_some(false);
+        let read_only = connect.read_only.map(|_| false);
         let (response, then) = match is_right {
             true => {
                 self.attached.insert(connect.client, session, timeout_ms);
@@ -113,6 +114,7 @@ impl Pipeline {
         }
         match self.part.is_preparing() {
             true if self.waiting.is_held(write.session, write.op) => self.hold_write(write, now),
+            _ if self.takes_write(write, now, wall) => {}
             true => self.prepare_own(write, now, wall),
             false => self.follow_write(write),
         }
@@ -129,9 +131,14 @@ impl Pipeline {
 
     fn prepare_own(&mut self, write: &Write<'_>, now: Time, wall: WallMs) {
         self.writer.set_now(now);
-        match self.sessions.check(write.session, owner(write.client)) {
+        // One that is becoming global is not yet known to all.
+        let sessions = match self.sessions.contains(write.session) {
+            false if self.locals.contains(write.session) => self.locals.sessions_mut(),
+            _ => &mut self.sessions,
+        };
+        match sessions.check(write.session, owner(write.client)) {
             Ok(()) => {
-                self.sessions.touch(write.session, now);
+                sessions.touch(write.session, now);
             }
             // The client has gone to another connection: this one ends without an answer, so that
             // it cannot take the error for its session's.
@@ -447,6 +454,7 @@ impl Pipeline {
         let change = Txn::CloseSession { paths: is_listed.then_some(paths) };
         self.apply_alone(&header, &change);
         self.sessions.close(session, zxid);
+        self.locals.end(session);
         let holder = self.attached.holder(session);
         self.attached.release(session);
         match (asker, holder) {
@@ -510,8 +518,13 @@ impl Pipeline {
     /// Adds the reply whose frame was appended to the outbox; it is held back behind what the
     /// session waits for.
     fn push_reply(&mut self, write: &Write<'_>, zxid: Zxid) {
+        self.push_last_reply(write, zxid, Then::Serve);
+    }
+
+    /// The same, with what becomes of the connection.
+    pub(super) fn push_last_reply(&mut self, write: &Write<'_>, zxid: Zxid, then: Then) {
         let outbox = &mut self.outboxes[usize::from(write.client.core)];
-        outbox.push(write.client, write.xid, zxid, Then::Serve, true);
+        outbox.push(write.client, write.xid, zxid, then, true);
         if !self.waiting.is_empty() {
             self.hold_back(write.client, write.session, write.op);
         }
@@ -558,6 +571,6 @@ impl Outbox {
     }
 }
 
-fn owner(client: Client) -> Owner {
+pub(super) fn owner(client: Client) -> Owner {
     Owner::Connection { core: client.core, connection: client.connection }
 }

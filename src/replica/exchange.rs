@@ -48,6 +48,7 @@ impl Replica {
             Action::ToLearner { message: FromLeader::Snap { .. }, .. } => {
                 self.stats.snapshots_sent += 1;
             }
+            Action::SaveSound => self.pipeline.set_shows_state(true),
             Action::Close { link } => {
                 self.sending.remove(link);
             }

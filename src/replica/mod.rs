@@ -28,7 +28,7 @@ use crate::tree::writer::Writer;
 use crate::wire::election::Notification;
 use crate::wire::quorum::{FromLeader, FromLearner, ServerId};
 use crate::zab::Zab;
-use crate::zab::output::{Action, LinkId, LogGap, Role, Txns};
+use crate::zab::output::{Action, LinkId, LogGap, Role, Standing, Txns};
 use crate::zxid::Zxid;
 
 /// The state that a learner is sent: the tree, to be read at `zxid`, and the sessions of then.
@@ -83,6 +83,8 @@ impl Replica {
         let mut replica = Replica::new(pipeline, Some(zab));
         let (now, wall) = (Time::default(), WallMs::default());
         replica.pipeline.handle_role(Role::Looking, 0, now, wall);
+        let standing = replica.zab.as_ref().map(Zab::standing);
+        replica.pipeline.set_shows_state(standing == Some(Standing::Sound));
         replica
     }
 

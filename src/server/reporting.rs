@@ -27,13 +27,14 @@ impl PipelineCore {
         }
         let totals = self.replica.pipeline().writer().totals();
         let mut report = ServerReport {
-            serving: self.replica.is_alone() || self.replica.role() != Role::Looking,
+            serving: self.is_serving(),
             clients: asked.reports,
             mode: self.mode(),
             last_zxid: self.last_zxid(),
             node_count: usize::try_from(totals.node_count).unwrap_or(usize::MAX),
             approximate_data_size: totals.data_size,
             ephemerals_count: usize::try_from(totals.ephemeral_count).unwrap_or(usize::MAX),
+            local_sessions: self.replica.pipeline().local_session_count(),
             global_sessions: self.replica.pipeline().sessions().count(),
             started_wall_ms: wall_at(self.started, self.now, self.wall),
             uptime_ms: u64::try_from(self.now.since(self.started).as_millis()).unwrap_or(u64::MAX),
@@ -141,6 +142,15 @@ impl PipelineCore {
         }
     }
 
+    fn is_serving(&self) -> bool {
+        match self.replica.role() {
+            _ if self.replica.is_alone() => true,
+            Role::Looking => self.replica.pipeline().is_read_only(),
+            Role::Leading { .. } => self.config.ensemble.leader_serves,
+            Role::Following { .. } | Role::Observing { .. } => true,
+        }
+    }
+
     fn mode(&self) -> Mode {
         if self.replica.is_alone() {
             return Mode::Standalone;
@@ -148,6 +158,7 @@ impl PipelineCore {
         match self.replica.role() {
             Role::Leading { .. } => Mode::Leader,
             Role::Observing { .. } => Mode::Observer,
+            Role::Looking if self.replica.pipeline().is_read_only() => Mode::ReadOnly,
             // A server that looks for a leader answers no word that shows its mode.
             Role::Following { .. } | Role::Looking => Mode::Follower,
         }

@@ -20,7 +20,7 @@ use crate::log::recover::{Options, Recovered as RecoveredLog};
 use crate::log::{LogError, WriterKind};
 use crate::pipeline::auth::{AuthConfig, DigestAlgorithm};
 use crate::pipeline::session::Sessions;
-use crate::pipeline::{Pipeline, Settings};
+use crate::pipeline::{Modes, Pipeline, Settings};
 use crate::replica::Replica;
 use crate::server::admission::Admission;
 use crate::server::background::{self, SnapshotSettings};
@@ -493,6 +493,12 @@ fn settings(config: &Config) -> Settings {
         container_check_interval_ms: config.features.container_check_interval_ms,
         containers_per_minute_max: config.features.containers_per_minute_max,
         container_never_used_ms_max: config.features.container_never_used_ms_max.unwrap_or(0),
+        modes: Modes {
+            local_sessions: config.local_sessions,
+            local_sessions_upgrading: config.local_sessions_upgrading,
+            read_only: config.read_only_mode,
+            leader_serves: config.ensemble.leader_serves,
+        },
     }
 }
 

@@ -20,6 +20,7 @@ import story_crash
 import story_damage
 import story_join
 import story_mixed
+import story_modes
 import story_network
 import test_check
 from ensemble import Missing
@@ -38,6 +39,9 @@ STORIES = {
     "sync_is_linearizable": story_network.sync_is_linearizable,
     "damaged": story_damage.damaged,
     "catch_up": story_join.catch_up,
+    "read_only": story_modes.read_only,
+    "local_sessions": story_modes.local_sessions,
+    "leader_serves": story_modes.leader_serves,
 }
 
 

@@ -166,7 +166,7 @@ impl Core {
             timeout_ms: request.timeout_ms,
             session: request.session,
             password: request.password.try_into().ok(),
-            has_read_only: request.read_only.is_some(),
+            read_only: request.read_only,
         }));
     }
 
@@ -295,7 +295,7 @@ impl Core {
         let Some(connection) = self.connections.get_mut(&number) else { return };
         match then {
             Then::Serve => self.answer_queued(number),
-            Then::Begin { session, .. } => {
+            Then::Begin { session, .. } | Then::BeginReadOnly { session, .. } => {
                 connection.phase = Phase::Serving;
                 connection.session = session;
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ringkeeper::pipeline::at_rest::SessionsAtRest;
 use ringkeeper::pipeline::auth::AuthConfig;
 use ringkeeper::pipeline::session::Sessions;
-use ringkeeper::pipeline::{Pipeline, Settings};
+use ringkeeper::pipeline::{Modes, Pipeline, Settings};
 use ringkeeper::replica::Replica;
 use ringkeeper::time::Time;
 use ringkeeper::tree::writer::Writer;
@@ -64,6 +64,7 @@ fn settings() -> Settings {
         reconfig: false,
         session_timeout_ms_min: 100,
         session_timeout_ms_max: 60_000,
+        modes: Modes::default(),
         auth: AuthConfig::default(),
         container_check_interval_ms: 500,
         containers_per_minute_max: 10_000,
