@@ -159,9 +159,6 @@ impl Pipeline {
         self.sessions.touch(session, now);
         let request = Request::decode(op, &forwarded.body);
         let request = request.map_err(|_| ErrorCode::MarshallingError)?;
-        if let Request::Reconfig(_) = request {
-            return Err(self.reconfig_error());
-        }
         let zxid = self.next_zxid(Room::Plenty).ok_or_else(|| {
             self.stats.refused_no_room += 1;
             ErrorCode::SystemError

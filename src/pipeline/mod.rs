@@ -49,6 +49,8 @@ pub mod follow;
 
 pub mod lead;
 
+pub mod reconfig;
+
 pub mod role;
 
 #[cfg(test)]
@@ -63,6 +65,7 @@ use crate::pipeline::forward::Waiting;
 use crate::pipeline::lead::Leadership;
 use crate::pipeline::publish::Group;
 use crate::pipeline::reaper::Reaper;
+use crate::pipeline::reconfig::MembersNow;
 use crate::pipeline::role::Part;
 use crate::pipeline::session::Sessions;
 use crate::time::{Time, WallMs};
@@ -88,8 +91,10 @@ pub struct Settings {
     pub close_session_txn: bool,
     /// How long a transaction may become, in bytes: what a peer takes in one piece.
     pub txn_bytes_max: usize,
-    /// `reconfigEnabled`: which error a standalone server gives.
+    /// Whether the ensemble's members may be changed (`reconfigEnabled`).
     pub reconfig: bool,
+    /// An ensemble keeps two voters at least (`standaloneEnabled`).
+    pub standalone_enabled: bool,
     /// The bounds of a session's timeout, in milliseconds.
     pub session_timeout_ms_min: i32,
     pub session_timeout_ms_max: i32,
@@ -288,6 +293,8 @@ pub struct Pipeline {
     /// What its clients wait for, from a leader or from a quorum.
     waiting: Waiting,
     leadership: Leadership,
+    /// What a request for other members is checked against.
+    members: Option<MembersNow>,
     /// When a leader, or a quorum, was last heard of.
     led: Time,
     /// Since when there has been no leader.
@@ -333,6 +340,7 @@ impl Pipeline {
             attached: Attached::default(),
             waiting: Waiting::default(),
             leadership: Leadership::default(),
+            members: None,
             led: now,
             looking: now,
             digests: VecDeque::new(),
