@@ -21,6 +21,7 @@ import story_damage
 import story_join
 import story_mixed
 import story_network
+import story_reconfig
 import test_check
 from ensemble import Missing
 from story import Story
@@ -37,6 +38,7 @@ STORIES = {
     "partition": story_network.partition,
     "sync_is_linearizable": story_network.sync_is_linearizable,
     "damaged": story_damage.damaged,
+    "reconfig": story_reconfig.reconfig,
     "catch_up": story_join.catch_up,
 }
 
