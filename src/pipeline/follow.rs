@@ -10,6 +10,7 @@ use crate::time::Time;
 use crate::tree::TreeError;
 use crate::tree::writer::Replay;
 use crate::wire::error::{DecodeError, ErrorCode};
+use crate::wire::jute::Write as _;
 use crate::wire::opcode::OpCode;
 use crate::wire::request::Request;
 use crate::wire::response::{self, ConnectResponse, OpResult, ReplyHeader};
@@ -237,6 +238,9 @@ impl Pipeline {
             _ => {
                 let start = response::begin_frame(&mut frame);
                 ReplyHeader { xid, zxid, error: 0 }.encode(&mut frame);
+                if let (OpCode::Reconfig, Txn::SetData { data, .. }) = (op, change) {
+                    frame.put_buffer(*data);
+                }
                 frame.extend_from_slice(body);
                 response::finish_frame(&mut frame, start);
                 Some(if op == OpCode::CloseSession { Then::Close } else { Then::Serve })

@@ -2,6 +2,7 @@
 
 use crate::pipeline::forward::Attaching;
 use crate::pipeline::prepare::{Asker, Checks};
+use crate::pipeline::reconfig::CONFIG_PATH;
 use crate::pipeline::session::Owner;
 use crate::pipeline::{
     Client, Connect, DIGEST_INTERVAL, DIGESTS_MAX, Notice, Outbox, Part, Pipeline, Reply, Room,
@@ -154,7 +155,9 @@ impl Pipeline {
         let Ok(request) = Request::decode(write.op, write.body) else {
             return self.reply_error(write, self.prepared, ErrorCode::MarshallingError);
         };
-        if let Request::Reconfig(_) = request {
+        if let Request::Reconfig(_) = request
+            && self.part == Part::Alone
+        {
             return self.reply_error(write, self.prepared, self.reconfig_error());
         }
         if let Request::Sync { path } = request {
@@ -176,7 +179,8 @@ impl Pipeline {
         self.push_reply(write, zxid);
     }
 
-    pub(super) fn reconfig_error(&self) -> ErrorCode {
+    /// A server on its own has no members to change.
+    fn reconfig_error(&self) -> ErrorCode {
         match self.settings.reconfig {
             true => ErrorCode::Unimplemented,
             false => ErrorCode::ReconfigDisabled,
@@ -270,7 +274,7 @@ impl Pipeline {
         txn: &mut Vec<u8>,
         body: &mut Vec<u8>,
     ) -> Result<()> {
-        let checks = Checks { writer: &self.writer, settings: &self.settings, asker };
+        let checks = self.checks(asker);
         match request {
             Request::Create(create) => {
                 let checked = checks.create(&create)?;
@@ -292,9 +296,20 @@ impl Pipeline {
                 let (acl, version) = checks.set_acl(path, acl, version)?;
                 self.apply(&Txn::SetAcl { path, acl, version }, txn, body);
             }
+            Request::Reconfig(request) => {
+                let text = self.check_reconfig(asker, &request)?;
+                let data = Some(text.as_bytes());
+                body.put_buffer(data);
+                let change = Txn::SetData { path: CONFIG_PATH, data, version: -1 };
+                self.apply(&change, txn, body);
+            }
             _ => return Err(ErrorCode::Unimplemented),
         }
         Ok(())
+    }
+
+    pub(super) fn checks<'w>(&'w self, asker: Asker<'w>) -> Checks<'w> {
+        Checks { writer: &self.writer, settings: &self.settings, asker }
     }
 
     fn apply(&mut self, change: &Txn<'_>, txn: &mut Vec<u8>, body: &mut Vec<u8>) {

@@ -40,7 +40,9 @@ pub mod background;
 pub mod peers;
 
 pub mod keeper;
+
 pub mod member;
+mod members_file;
 
 mod reporting;
 pub mod writer;

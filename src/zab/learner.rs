@@ -93,6 +93,8 @@ pub(super) struct Learner {
     redial: Duration,
     deferred: VecDeque<FromLeader>,
     deferred_bytes: usize,
+    /// Who leads from here on, where a reconfiguration has ended this.
+    pub successor: Option<ServerId>,
     /// Set when this has ended, to why.
     pub over: Option<&'static str>,
     pub began: Time,
@@ -124,6 +126,7 @@ impl Learner {
             redial: REDIAL_MIN,
             deferred: VecDeque::new(),
             deferred_bytes: 0,
+            successor: None,
             over: None,
             began: now,
             up_to_date: None,
@@ -144,8 +147,9 @@ impl Learner {
 
     fn dial_when_settled(&mut self, peer: &mut Peer) {
         if self.stage == Stage::Draining && peer.is_settled_on_disk() {
-            let has_vote = peer.ensemble.is_voter(peer.me());
-            self.is_observer = !has_vote || peer.standing != Standing::Sound;
+            // Who is not listed follows without a vote: it may be about to get one.
+            let is_observer = peer.ensemble.is_observer(peer.me());
+            self.is_observer = is_observer || peer.standing != Standing::Sound;
             self.stage = Stage::Dialling;
             peer.perform(Action::Connect { to: self.leader });
         }
@@ -438,15 +442,22 @@ impl Learner {
                 tracing::warn!(leader = self.leader.0, "ignored a COMMIT to an observer");
                 true
             }
-            FromLeader::Commit { zxid } | FromLeader::CommitAndActivate { zxid, .. } => {
-                self.process_commit(peer, zxid)
+            FromLeader::Commit { zxid } => self.process_commit(peer, zxid, None),
+            FromLeader::CommitAndActivate { zxid, designated_leader: leader } => {
+                self.process_commit(peer, zxid, Some(leader))
             }
-            FromLeader::Inform { zxid, txn } | FromLeader::InformAndActivate { zxid, txn, .. } => {
+            FromLeader::Inform { zxid, txn } => {
                 self.is_observer
                     && self.process_proposal(peer, zxid, txn)
-                    && self.process_commit(peer, zxid)
+                    && self.process_commit(peer, zxid, None)
             }
-            FromLeader::NewLeader { zxid, .. } if self.stage == Stage::Synchronizing => {
+            FromLeader::InformAndActivate { zxid, designated_leader: leader, txn } => {
+                self.is_observer
+                    && self.process_proposal(peer, zxid, txn)
+                    && self.process_commit(peer, zxid, Some(leader))
+            }
+            FromLeader::NewLeader { zxid, config } if self.stage == Stage::Synchronizing => {
+                peer.note_leaders_config(&config);
                 self.process_new_leader(peer, zxid)
             }
             FromLeader::UpToDate { .. } if self.stage == Stage::InStep => {
@@ -484,16 +495,28 @@ impl Learner {
         true
     }
 
-    /// `FollowerProcessCOMMIT`.
-    fn process_commit(&mut self, peer: &mut Peer, zxid: Zxid) -> bool {
+    /// `FollowerProcessCOMMIT`; `leader` is who leads from there on, where the members change.
+    fn process_commit(&mut self, peer: &mut Peer, zxid: Zxid, leader: Option<ServerId>) -> bool {
         if zxid > peer.last() {
             return false;
         }
         self.committed = self.committed.max(zxid);
         if self.stage == Stage::UpToDate {
             peer.commit(zxid, false);
+            self.follow_members(peer, leader);
         }
         true
+    }
+
+    /// The members may have changed: another may lead, or this server be an observer or none any
+    /// more. Then it joins anew, without an election.
+    fn follow_members(&mut self, peer: &Peer, leader: Option<ServerId>) {
+        let leader = leader.filter(|_| peer.ensemble.is_dynamic).unwrap_or(self.leader);
+        let is_observer = peer.ensemble.is_observer(peer.me());
+        if leader != self.leader || is_observer != self.is_observer {
+            self.successor = Some(leader);
+            self.over = Some("a reconfiguration has changed the leader or this server's part");
+        }
     }
 
     /// `FollowerProcessNEWLEADER`.
@@ -565,17 +588,23 @@ impl Learner {
         let link = self.link.expect("a packet comes on a connection");
         self.send(peer, FromLearner::Ack { zxid: Zxid::new(self.epoch, 0) });
         peer.commit(self.committed.min(peer.last()), false);
+        // What the leader began with it has completed, also where no transaction says it.
+        peer.activate(self.committed.max(Zxid::new(self.epoch, 0)));
         if peer.standing != Standing::Sound {
             // A leader has made it whole, and that is durable: it has its vote again.
             peer.standing = Standing::Sound;
             peer.perform(Action::SaveSound);
-            if peer.ensemble.is_voter(peer.me()) {
+            if !peer.ensemble.is_observer(peer.me()) {
                 self.join_again(peer, now);
                 return;
             }
         }
         self.stage = Stage::UpToDate;
         self.up_to_date = Some(now);
+        self.follow_members(peer, None);
+        if self.over.is_some() {
+            return;
+        }
         let leader = self.leader;
         peer.set_role(match self.is_observer {
             true => Role::Observing { leader, link },

@@ -207,6 +207,8 @@ impl Cluster {
             members: self.members.clone(),
             config: Arc::from(&b"config"[..]),
             config_version: 0,
+            next: None,
+            is_dynamic: false,
             tick: TICK,
             init_limit_ticks: 10,
             sync_limit_ticks: 5,
