@@ -49,8 +49,8 @@ const WARM_RUNS: u32 = 8;
 /// At least so many requests, transactions or events are counted.
 const COUNTED_MIN: u32 = 256;
 
-/// Callgrind counts each round of a `rep stosb` as an instruction: the C library is to fill and copy
-/// large pieces by vectors instead.
+/// Callgrind counts each round of a `rep stosb` as an instruction: the C library is to fill and
+/// copy large pieces by vectors instead.
 const NO_REP: &str = "glibc.cpu.x86_rep_stosb_threshold=1073741824:\
                       glibc.cpu.x86_rep_movsb_threshold=1073741824";
 

@@ -13,7 +13,7 @@
 mod codec;
 mod cores;
 mod ensemble;
-mod frames;
+pub mod frames;
 mod log;
 mod serving;
 mod snapshot;
