@@ -165,6 +165,24 @@ fn executors(config: &Config) -> u64 {
     config.cores.clients.map_or(here, u64::from) + OTHER_EXECUTORS
 }
 
+/// Memory that a server with this configuration wants to lock, in bytes.
+pub fn locked_bytes(config: &Config) -> u64 {
+    executors(config) * MEMLOCK_BYTES_PER_EXECUTOR
+}
+
+/// Descriptors that a server with this configuration wants to be able to open.
+pub fn descriptors(config: &Config) -> u64 {
+    u64::from(config.limits.connections_max) + OTHER_DESCRIPTORS
+}
+
+/// Whether the kernel gives this process a ring of the kind that the server makes.
+///
+/// # Errors
+/// It does not, and this is what it says.
+pub fn ring() -> Result<(), String> {
+    try_io_uring().map_err(|errno| errno.to_string())
+}
+
 fn kernel(release: &str) -> Finding {
     let subject = "kernel";
     let mut numbers = release.split(|character: char| !character.is_ascii_digit());
