@@ -242,6 +242,7 @@ impl RunFlags {
                     1.0
                 }),
             ),
+            drain: Duration::from_secs(10),
             connect_patience: Duration::from_secs_f64(self.connect_seconds),
             source_addresses: self.source_addresses.unwrap_or(addresses),
             seed: self.seed,
@@ -313,7 +314,11 @@ impl RunFlags {
             Workload::Queue if self.value_bytes < 16 => {
                 refuse("queue wants --value-bytes of 16 at least: an item says when it was put")
             }
-            Workload::Queue | Workload::Lock | Workload::Watch | Workload::Connect
+            Workload::Queue
+            | Workload::Lock
+            | Workload::Watch
+            | Workload::Connect
+            | Workload::Ephemeral
                 if self.count.is_some() =>
             {
                 refuse("--count goes with operations on nodes: this workload takes --seconds")

@@ -7,13 +7,32 @@
 //! ```
 
 pub mod cli;
-pub mod compare;
-pub mod echo;
-pub mod journal;
+pub mod hgrm;
 pub mod keys;
-pub mod local;
+pub mod knee;
+pub mod live;
 pub mod observer;
 pub mod outcome;
 pub mod plan;
 pub mod run;
+pub mod table;
+
+mod assemble;
+mod clock;
+mod driver;
+mod histogram;
+mod limits;
+mod process;
+mod role;
+mod sample;
+mod schedule;
+mod session;
+mod shared;
+mod tally;
+mod wire;
+
+pub mod compare;
+pub mod echo;
+pub mod journal;
+pub mod local;
 pub mod verify;
