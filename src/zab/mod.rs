@@ -63,6 +63,11 @@ const WAITING_MAX: usize = 256;
 /// would be waited for.
 const EARLY_MAX: Duration = Duration::from_millis(500);
 
+/// A leader that was not reached is passed over for so many times as long as it was dialled: long
+/// enough for all to give it up and to elect another, which is all that is needed of it; short
+/// enough for whoever needs it after all.
+const AVOIDED_LIMITS: u32 = 2;
+
 /// One server's part in its ensemble.
 ///
 /// After every call that goes in, drain [`Zab::poll_output`] before the next. After a pause of the
@@ -622,6 +627,12 @@ impl Zab {
         if is_resigning {
             self.leave();
             return;
+        }
+        if let State::Learning(learner) = &self.state
+            && learner.is_out_of_reach
+        {
+            let until = now + learner::reach_limit(&self.peer) * AVOIDED_LIMITS;
+            self.election.avoid(learner.leader, until);
         }
         self.shut_down();
         self.state = State::Draining;
