@@ -112,7 +112,8 @@ impl Learner {
         self.up_to_date.map(|_| self.heard)
     }
 
-    pub fn new(peer: &mut Peer, now: Time, leader: ServerId) -> Learner {
+    /// Dials the leader after `pause`.
+    pub fn new(peer: &mut Peer, now: Time, leader: ServerId, pause: Duration) -> Learner {
         let mut learner = Learner {
             leader,
             is_observer: false,
@@ -135,7 +136,13 @@ impl Learner {
             began: now,
             up_to_date: None,
         };
-        learner.dial_when_settled(peer);
+        match pause {
+            Duration::ZERO => learner.dial_when_settled(peer),
+            pause => {
+                learner.heard = now + pause;
+                learner.stage = Stage::Redialling(now + pause);
+            }
+        }
         learner
     }
 

@@ -32,6 +32,8 @@ mod leader;
 
 mod learner;
 
+mod joins;
+
 #[cfg(test)]
 mod tests;
 
@@ -46,6 +48,7 @@ use crate::zxid::Zxid;
 use self::election::{Election, ElectionOutput};
 use self::ensemble::Ensemble;
 use self::handler::Stage;
+use self::joins::Joins;
 use self::leader::{Ending, Leader};
 use self::learner::Learner;
 use self::output::{
@@ -82,6 +85,7 @@ pub struct Zab {
     /// What the election was told last.
     told: (Role, Standing),
     counter_max: u32,
+    joins: Joins,
     looking_since: Time,
     election_took: Duration,
 }
@@ -133,6 +137,7 @@ impl Zab {
             state: State::Draining,
             waiting: Vec::new(),
             counter_max: COUNTER_MAX,
+            joins: Joins::new(seed),
             looking_since: now,
             election_took: Duration::ZERO,
         };
@@ -628,11 +633,16 @@ impl Zab {
             self.leave();
             return;
         }
-        if let State::Learning(learner) = &self.state
-            && learner.is_out_of_reach
-        {
-            let until = now + learner::reach_limit(&self.peer) * AVOIDED_LIMITS;
-            self.election.avoid(learner.leader, until);
+        if let State::Learning(learner) = &self.state {
+            if learner.is_out_of_reach {
+                let until = now + learner::reach_limit(&self.peer) * AVOIDED_LIMITS;
+                self.election.avoid(learner.leader, until);
+            }
+            match learner.up_to_date {
+                Some(_) => self.joins.handle_joined(),
+                None if learner.is_dialling() => {}
+                None => self.joins.handle_failed(learner.leader, reason.unwrap_or_default()),
+            }
         }
         self.shut_down();
         self.state = State::Draining;
@@ -687,7 +697,11 @@ impl Zab {
                     Doing::Leading => {
                         State::Leading(Box::new(Leader::new(&mut self.peer, now, self.counter_max)))
                     }
-                    _ => State::Learning(Box::new(Learner::new(&mut self.peer, now, leader))),
+                    _ => {
+                        let pause = self.joins.pause(leader, self.peer.ensemble.tick);
+                        let learner = Learner::new(&mut self.peer, now, leader, pause);
+                        State::Learning(Box::new(learner))
+                    }
                 };
             }
         }
