@@ -34,7 +34,12 @@ pub enum Phase {
 #[derive(Debug)]
 pub enum Pending {
     /// The pipeline has it.
-    Write { op: OpCode, received: Time },
+    Write {
+        op: OpCode,
+        received: Time,
+        /// Its bytes, if it is counted as a large request.
+        large_bytes: u32,
+    },
     /// It waits for the writes before it.
     Read { xid: i32, op: OpCode, body: Box<[u8]>, received: Time },
     /// An operation that is none: its refusal waits for the writes before it, and is the last.
@@ -141,10 +146,11 @@ impl Connection {
         self.phase == Phase::Draining && self.pending.is_empty()
     }
 
-    /// Takes away the oldest pending write, whose reply is there: what it was, and since when.
-    pub fn complete_write(&mut self) -> (OpCode, Time) {
+    /// Takes away the oldest pending write, whose reply is there: what it was, since when, and how
+    /// many bytes of a large request.
+    pub fn complete_write(&mut self) -> (OpCode, Time, u32) {
         match self.pending.pop_front() {
-            Some(Pending::Write { op, received }) => (op, received),
+            Some(Pending::Write { op, received, large_bytes }) => (op, received, large_bytes),
             other => panic!("a reply belongs to the oldest write, not to {other:?}"),
         }
     }

@@ -22,6 +22,7 @@ pub mod answer;
 pub mod admission;
 pub mod mesh;
 pub mod message;
+pub mod overload;
 pub mod placement;
 pub mod slots;
 

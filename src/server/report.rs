@@ -92,6 +92,10 @@ pub struct ClientStats {
     pub frames_refused: u64,
     /// Times that reading a connection stopped because the pipeline or the peer was behind.
     pub stalls: u64,
+    /// Connections closed because of `largeRequestMaxBytes`.
+    pub large_requests_rejected: u64,
+    /// Times that a request had to wait because of `request_throttle_max_requests`.
+    pub throttle_waits: u64,
     pub slow_readers_dropped: u64,
     /// Clients turned away because they had seen a later zxid than this server.
     pub clients_ahead: u64,
@@ -152,6 +156,8 @@ impl ClientStats {
         self.partial_frames_expired += other.partial_frames_expired;
         self.frames_refused += other.frames_refused;
         self.stalls += other.stalls;
+        self.large_requests_rejected += other.large_requests_rejected;
+        self.throttle_waits += other.throttle_waits;
         self.slow_readers_dropped += other.slow_readers_dropped;
         self.clients_ahead += other.clients_ahead;
         self.auth_failed += other.auth_failed;
