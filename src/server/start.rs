@@ -384,7 +384,7 @@ fn client_cores(
     let admission = Arc::new(Admission::new(
         config.limits.connections_max as usize,
         config.limits.connections_per_address_max.unwrap_or(0) as usize,
-        Overload::new(usize::from(plan.client_count), bounds(config)),
+        Overload::new(plan.client_count, bounds(config)),
     ));
 
     let mut ends = Vec::new();
