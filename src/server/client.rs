@@ -26,6 +26,7 @@ use crate::server::message::{Item, ToClients, ToPipeline};
 use crate::server::report::ClientStats;
 use crate::server::slots::Slots;
 use crate::server::stages::{Stage, Stages};
+use crate::server::word::Gathering;
 use crate::time::{Time, WallMs};
 use crate::tree::Tree;
 use crate::tree::watch::{Watcher, Watches};
@@ -121,6 +122,8 @@ pub struct ClientCore {
     pub(super) stats: ClientStats,
     pub(super) stages: Stages,
     pub(super) words: Words,
+    /// Answers that are being gathered.
+    pub(super) gathering: VecDeque<Gathering>,
     pub(super) stopping: bool,
     /// Whether what waits for the pipeline will be answered before the server stops.
     pub(super) answers_come: bool,
@@ -182,6 +185,7 @@ impl ClientCore {
             stats: ClientStats::default(),
             stages: Stages::new(),
             words,
+            gathering: VecDeque::new(),
             stopping: false,
             answers_come: true,
         }
@@ -407,6 +411,7 @@ impl ClientCore {
             return;
         };
         connection.sending = false;
+        connection.take_chunk();
         if connection.out.is_empty() {
             if connection.is_drained() {
                 self.close(token, "its session ended");
@@ -493,6 +498,7 @@ impl ClientCore {
                 }
                 continue;
             }
+            connection.take_chunk();
             if !connection.out.is_empty() {
                 connection.sending = true;
                 connection.sending_since = self.now;
@@ -511,6 +517,8 @@ impl ClientCore {
                 Command::Resume(token) => ring.resume_receive(token),
             }
         }
+        // Behind all replies of the turn.
+        self.gather();
         self.send_batch();
         self.links.to_pipeline.flush();
     }
@@ -567,6 +575,7 @@ impl ClientCore {
     /// Whether the core must be called again although nothing happens in its ring.
     pub fn has_work(&self) -> bool {
         !self.links.from_pipeline.is_empty()
+            || !self.gathering.is_empty()
             || (!self.batch.items.is_empty() && self.links.to_pipeline.has_room())
     }
 

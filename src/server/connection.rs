@@ -103,6 +103,8 @@ pub struct Connection {
     pub partial_watched: bool,
     /// Whether it is listed among those that wait for the pipeline to take batches.
     pub stalled: bool,
+    /// What is left to send of the answer to its four-letter word.
+    pub answer: Option<Box<std::vec::IntoIter<Vec<u8>>>>,
     /// The four-letter word that it began with.
     pub word: Option<Word>,
     pub pending: VecDeque<Pending>,
@@ -134,6 +136,7 @@ impl Connection {
             paused: false,
             partial_watched: false,
             stalled: false,
+            answer: None,
             word: None,
             pending: VecDeque::new(),
             pending_bytes: 0,
@@ -143,7 +146,19 @@ impl Connection {
 
     /// Whether it has nothing left to say.
     pub fn is_drained(&self) -> bool {
-        self.phase == Phase::Draining && self.pending.is_empty()
+        self.phase == Phase::Draining && self.pending.is_empty() && self.answer.is_none()
+    }
+
+    /// Takes the next chunk of a long answer, where nothing else is to be sent before it.
+    pub fn take_chunk(&mut self) {
+        if self.out.is_empty()
+            && let Some(answer) = &mut self.answer
+        {
+            match answer.next() {
+                Some(chunk) => self.out = chunk,
+                None => self.answer = None,
+            }
+        }
     }
 
     /// Takes away the oldest pending write, whose reply is there: what it was, since when, and how

@@ -257,11 +257,10 @@ impl ClientCore {
                     self.replace_tree(tree, version, shared);
                 }
                 ToClients::Report { number, question } => {
-                    let report = Box::new(self.report(question));
-                    self.batch.items.push(Item::Answer { number, report });
+                    self.begin_report(number, question);
                 }
-                ToClients::Reported { connection, report } => {
-                    self.answer_word(connection, &report);
+                ToClients::Reported { connection, chunks } => {
+                    self.answer_word(connection, chunks);
                 }
                 ToClients::Stop { answers_come } => {
                     (self.stopping, self.answers_come) = (true, answers_come);

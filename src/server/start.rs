@@ -311,7 +311,7 @@ fn assemble(
     writer: WriterKind,
     listeners: Vec<OwnedFd>,
     stop: &Arc<AtomicBool>,
-) -> Result<[Core<()>; 2], ServerError> {
+) -> Result<[Core<()>; 3], ServerError> {
     let Serve { config, plan, started, address, begun } = serve;
     let now = clock::now();
     let Held { mut recovered, member } = held;
@@ -521,7 +521,7 @@ fn settings(config: &Config) -> Settings {
 /// Waits for a signal or for a core to end, then lets every core finish and joins it.
 fn wait_and_join(
     started: Vec<Started>,
-    background: [Core<()>; 2],
+    background: [Core<()>; 3],
     stop: &AtomicBool,
     ended: &AtomicBool,
 ) -> Result<(), ServerError> {
@@ -544,10 +544,10 @@ fn wait_and_join(
     }
     if outcome.is_ok() {
         // A snapshot under way is given up with the process: its directory has no final name, and
-        // the next start clears it away. Segments are prepared in no time.
-        let [segments, snapshots] = background;
+        // the next start clears it away. So is an answer. Segments are prepared in no time.
+        let [segments, snapshots, answers] = background;
         segments.join()?;
-        drop(snapshots);
+        drop((snapshots, answers));
         tracing::info!("stopped");
     }
     outcome
