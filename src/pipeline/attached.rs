@@ -76,14 +76,11 @@ impl Attached {
         Some(session)
     }
 
-    /// The session is over: its connection is kept until it closes, and is not hurried.
+    /// The session is over, or will be when that is committed. A connection that waits to be told
+    /// so is kept until then, or until there has been no leader for too long.
     pub fn release(&mut self, session: i64) {
         self.touched.remove(&session);
-        if let Some(client) = self.holders.remove(&session)
-            && let Some(held) = self.by_client.get(&client)
-        {
-            self.by_timeout.remove(&(held.timeout_ms, client));
-        }
+        self.holders.remove(&session);
     }
 
     /// Whether what comes from the connection is not taken any more.

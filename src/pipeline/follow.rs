@@ -10,6 +10,7 @@ use crate::time::Time;
 use crate::tree::TreeError;
 use crate::tree::writer::Replay;
 use crate::wire::error::{DecodeError, ErrorCode};
+use crate::wire::jute::Write as _;
 use crate::wire::opcode::OpCode;
 use crate::wire::request::Request;
 use crate::wire::response::{self, ConnectResponse, OpResult, ReplyHeader};
@@ -133,7 +134,7 @@ impl Pipeline {
             self.writer.abort();
             return Err(error.into());
         }
-        self.events.extend(self.writer.finish().events);
+        self.writer.finish_into(&mut self.events);
         self.prepared = zxid;
         self.stats.txns += 1;
         let found = self.writer.digest();
@@ -158,9 +159,10 @@ impl Pipeline {
             self.locals.end(header.session);
             let holder = self.attached.holder(header.session);
             self.attached.release(header.session);
-            // Whoever asked for it has its answer.
+            // Whoever asked for it has its answer. Anybody else is answered nothing more, whether
+            // this end is committed by this leader or by a later one.
             if let Some(holder) = holder.filter(|_| holder != asker) {
-                self.push_ended(holder);
+                self.close(holder);
             }
         }
         self.scratch = body;
@@ -236,6 +238,9 @@ impl Pipeline {
             _ => {
                 let start = response::begin_frame(&mut frame);
                 ReplyHeader { xid, zxid, error: 0 }.encode(&mut frame);
+                if let (OpCode::Reconfig, Txn::SetData { data, .. }) = (op, change) {
+                    frame.put_buffer(*data);
+                }
                 frame.extend_from_slice(body);
                 response::finish_frame(&mut frame, start);
                 Some(if op == OpCode::CloseSession { Then::Close } else { Then::Serve })

@@ -165,9 +165,6 @@ impl Pipeline {
         if is_elsewhere && local::needs_global(&request) {
             return Err(ErrorCode::SessionExpired);
         }
-        if let Request::Reconfig(_) = request {
-            return Err(self.reconfig_error());
-        }
         let zxid = self.next_zxid(Room::Plenty).ok_or_else(|| {
             self.stats.refused_no_room += 1;
             ErrorCode::SystemError

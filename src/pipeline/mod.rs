@@ -53,6 +53,8 @@ mod local;
 
 mod read_only;
 
+pub mod reconfig;
+
 pub mod role;
 
 #[cfg(test)]
@@ -69,6 +71,7 @@ use crate::pipeline::local::Locals;
 use crate::pipeline::publish::Group;
 use crate::pipeline::read_only::ReadOnly;
 use crate::pipeline::reaper::Reaper;
+use crate::pipeline::reconfig::MembersNow;
 use crate::pipeline::role::Part;
 use crate::pipeline::session::Sessions;
 use crate::time::{Time, WallMs};
@@ -94,8 +97,10 @@ pub struct Settings {
     pub close_session_txn: bool,
     /// How long a transaction may become, in bytes: what a peer takes in one piece.
     pub txn_bytes_max: usize,
-    /// `reconfigEnabled`: which error a standalone server gives.
+    /// Whether the ensemble's members may be changed (`reconfigEnabled`).
     pub reconfig: bool,
+    /// An ensemble keeps two voters at least (`standaloneEnabled`).
+    pub standalone_enabled: bool,
     /// The bounds of a session's timeout, in milliseconds.
     pub session_timeout_ms_min: i32,
     pub session_timeout_ms_max: i32,
@@ -203,7 +208,7 @@ pub struct Reply {
     /// Its end in the outbox's bytes; it begins where the one before it ends.
     pub end: usize,
     pub then: Then,
-    /// Whether it answers a request, or comes unasked (a session that expired).
+    /// Whether it answers a request, or sets up a session.
     pub answers: bool,
 }
 
@@ -326,6 +331,8 @@ pub struct Pipeline {
     waiting: Waiting,
     leadership: Leadership,
     read_only: ReadOnly,
+    /// What a request for other members is checked against.
+    members: Option<MembersNow>,
     /// When a leader, or a quorum, was last heard of.
     led: Time,
     /// Since when there has been no leader.
@@ -373,6 +380,7 @@ impl Pipeline {
             waiting: Waiting::default(),
             leadership: Leadership::default(),
             read_only: ReadOnly::default(),
+            members: None,
             led: now,
             looking: now,
             digests: VecDeque::new(),

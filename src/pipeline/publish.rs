@@ -10,6 +10,10 @@ use crate::tree::effects::Event;
 use crate::tree::writer::Writer;
 use crate::zxid::Zxid;
 
+/// A group is mostly as large as the one before it, and gets its room at once: at most so many
+/// bytes, replies or events of it.
+const LIKE_THE_LAST_MAX: usize = 4096;
+
 /// Transactions with all that they caused, not let out yet.
 #[derive(Debug)]
 pub(super) struct Group {
@@ -51,6 +55,13 @@ impl Group {
 }
 
 impl Outbox {
+    /// Takes everything out, and leaves room for as much again.
+    fn take_whole(&mut self) -> Outbox {
+        let bytes = Vec::with_capacity(self.bytes.len().min(LIKE_THE_LAST_MAX));
+        let replies = Vec::with_capacity(self.replies.len().min(LIKE_THE_LAST_MAX));
+        std::mem::replace(self, Outbox { bytes, replies })
+    }
+
     /// Takes out the replies up to `zxid`.
     fn take_through(&mut self, zxid: Zxid) -> Outbox {
         let count = self.replies.partition_point(|reply| reply.zxid <= zxid);
@@ -75,8 +86,9 @@ impl Pipeline {
         if is_empty && self.events.is_empty() && self.sealed_through() == self.prepared {
             return;
         }
-        let outboxes = self.outboxes.iter_mut().map(std::mem::take).collect();
-        let events = std::mem::take(&mut self.events);
+        let outboxes = self.outboxes.iter_mut().map(Outbox::take_whole).collect();
+        let like = Vec::with_capacity(self.events.len().min(LIKE_THE_LAST_MAX));
+        let events = std::mem::replace(&mut self.events, like);
         self.sealed.push_back(Group { through: self.prepared, outboxes, events });
     }
 

@@ -47,6 +47,7 @@ fn settings() -> Settings {
         close_session_txn: true,
         txn_bytes_max: 1 << 20,
         reconfig: false,
+        standalone_enabled: true,
         session_timeout_ms_min: 4000,
         session_timeout_ms_max: 40_000,
         modes: Modes::default(),

@@ -2,6 +2,7 @@
 
 use crate::pipeline::forward::Attaching;
 use crate::pipeline::prepare::{Asker, Checks};
+use crate::pipeline::reconfig::CONFIG_PATH;
 use crate::pipeline::session::Owner;
 use crate::pipeline::{
     Client, Connect, DIGEST_INTERVAL, DIGESTS_MAX, Notice, Outbox, Part, Pipeline, Reply, Room,
@@ -154,7 +155,9 @@ impl Pipeline {
         let Ok(request) = Request::decode(write.op, write.body) else {
             return self.reply_error(write, self.prepared, ErrorCode::MarshallingError);
         };
-        if let Request::Reconfig(_) = request {
+        if let Request::Reconfig(_) = request
+            && self.part == Part::Alone
+        {
             return self.reply_error(write, self.prepared, self.reconfig_error());
         }
         if let Request::Sync { path } = request {
@@ -176,7 +179,8 @@ impl Pipeline {
         self.push_reply(write, zxid);
     }
 
-    pub(super) fn reconfig_error(&self) -> ErrorCode {
+    /// A server on its own has no members to change.
+    fn reconfig_error(&self) -> ErrorCode {
         match self.settings.reconfig {
             true => ErrorCode::Unimplemented,
             false => ErrorCode::ReconfigDisabled,
@@ -229,7 +233,7 @@ impl Pipeline {
             reply.truncate(marks.body - ReplyHeader::SIZE);
             ReplyHeader { xid, zxid, error: error.raw() }.encode(reply);
         }
-        self.events.extend(self.writer.finish().events);
+        self.writer.finish_into(&mut self.events);
         response::finish_frame(reply, frame);
         self.txns.bytes = txn;
         self.end_txn(zxid, true);
@@ -270,7 +274,7 @@ impl Pipeline {
         txn: &mut Vec<u8>,
         body: &mut Vec<u8>,
     ) -> Result<()> {
-        let checks = Checks { writer: &self.writer, settings: &self.settings, asker };
+        let checks = self.checks(asker);
         match request {
             Request::Create(create) => {
                 let checked = checks.create(&create)?;
@@ -292,9 +296,20 @@ impl Pipeline {
                 let (acl, version) = checks.set_acl(path, acl, version)?;
                 self.apply(&Txn::SetAcl { path, acl, version }, txn, body);
             }
+            Request::Reconfig(request) => {
+                let text = self.check_reconfig(asker, &request)?;
+                let data = Some(text.as_bytes());
+                body.put_buffer(data);
+                let change = Txn::SetData { path: CONFIG_PATH, data, version: -1 };
+                self.apply(&change, txn, body);
+            }
             _ => return Err(ErrorCode::Unimplemented),
         }
         Ok(())
+    }
+
+    pub(super) fn checks<'w>(&'w self, asker: Asker<'w>) -> Checks<'w> {
+        Checks { writer: &self.writer, settings: &self.settings, asker }
     }
 
     fn apply(&mut self, change: &Txn<'_>, txn: &mut Vec<u8>, body: &mut Vec<u8>) {
@@ -432,8 +447,8 @@ impl Pipeline {
 
     /// Ends a session and deletes its ephemerals, in one transaction; whether the log took it.
     ///
-    /// `asker` is the connection that asked and gets the answer; without one (the session has
-    /// expired) the connection that has the session is closed.
+    /// `asker` is the connection that asked and gets the answer, when it is committed; without one
+    /// (the session has expired) the connection that has the session is closed at once.
     pub(super) fn end_session(
         &mut self,
         session: i64,
@@ -465,16 +480,12 @@ impl Pipeline {
                 outbox.push(asker, cxid, zxid, Then::Close, true);
                 self.hold_back(asker, session, OpCode::CloseSession);
             }
-            (None, Some(holder)) => self.push_ended(holder),
+            // A later leader may commit this end without another word to this server: a client that
+            // goes on being answered would believe that it has its locks.
+            (None, Some(holder)) => self.close(holder),
             (None, None) => {}
         }
         true
-    }
-
-    /// The connection of a session that has ended is told nothing, and ends.
-    pub(super) fn push_ended(&mut self, holder: Client) {
-        let outbox = &mut self.outboxes[usize::from(holder.core)];
-        outbox.push(holder, 0, self.prepared, Then::Close, false);
     }
 
     /// Deletes a container or TTL node that has had its time, if it still may be deleted.
@@ -495,7 +506,7 @@ impl Pipeline {
     pub(super) fn apply_alone(&mut self, header: &TxnHeader, change: &Txn<'_>) {
         self.begin(header);
         self.apply_checked(change);
-        self.events.extend(self.writer.finish().events);
+        self.writer.finish_into(&mut self.events);
         txn::encode(header, change, None, &mut self.txns.bytes);
         // A server that expects a list takes a digest for one; where nothing follows, it knows
         // that there is no list (`SerializeUtils.deserializeTxn`).

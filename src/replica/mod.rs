@@ -169,6 +169,7 @@ impl Replica {
     /// A client's write, or its session's end.
     pub fn handle_write(&mut self, write: &Write<'_>, now: Time, wall: WallMs) {
         self.set_time(now, wall);
+        self.tell_members(write.op.raw());
         self.pipeline.handle_write(write, now, wall);
     }
 
@@ -282,6 +283,9 @@ impl Replica {
         let ReceivedState { writer, sessions, zxid } = state;
         assert_eq!(writer.last_zxid(), zxid, "a state is that of its zxid");
         self.pipeline.handle_replaced(writer, sessions, now);
+        if let Some(zab) = self.zab.as_ref().filter(|zab| zab.ensemble().is_dynamic) {
+            self.pipeline.put_members(&zab.ensemble().config, self.wall);
+        }
         self.zab_at(now).handle_snapshot_received(now, link, zxid);
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::config::ensemble::{self, Ensemble, ServerAddress};
+use crate::config::ensemble::Ensemble;
 use crate::replica::stats::ProposalBytes;
 use crate::server::four_letter::Word;
 use crate::server::questions::Asked;
@@ -15,6 +15,7 @@ use crate::server::summary::{Sizes, SizesSeen};
 use crate::server::word::wall_at;
 use crate::server::writer::PipelineCore;
 use crate::time::Time;
+use crate::wire::membership::{self, ServerAddress};
 use crate::zab::output::Role;
 use crate::zab::{LearnerStatus, Zab};
 
@@ -213,7 +214,7 @@ fn ensemble_conf(ensemble: &Ensemble) -> EnsembleConf {
         election_algorithm: 3,
         election_port: port(|address| address.election_port),
         quorum_port: port(|address| address.quorum_port),
-        is_observer: own.is_some_and(|own| own.role == ensemble::Role::Observer),
+        is_observer: own.is_some_and(|own| own.role == membership::Role::Observer),
         membership: ensemble.text(),
     }
 }

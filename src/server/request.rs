@@ -312,10 +312,11 @@ impl ClientCore {
     fn fire(&mut self, event: &Event) {
         let mut watchers = std::mem::take(&mut self.fired);
         let kind = event.kind;
-        self.watches.trigger(kind, &event.path, |watcher| watchers.push(watcher));
+        let path = event.path();
+        self.watches.trigger(kind, path, |watcher| watchers.push(watcher));
         if !watchers.is_empty() {
             self.scratch.clear();
-            response::put_event(&mut self.scratch, kind, event.zxid, &event.path);
+            response::put_event(&mut self.scratch, kind, event.zxid, path);
         }
         for watcher in watchers.drain(..) {
             let token = super::token(watcher);
@@ -323,7 +324,7 @@ impl ClientCore {
                 continue;
             };
             let ids = connection.ids.ids();
-            if !self.limits.skip_acl && !may_read(&self.tree, event.acl, ids, &self.auth) {
+            if !self.limits.skip_acl && !may_read(&self.tree, event.acl(), ids, &self.auth) {
                 continue;
             }
             connection.out.extend_from_slice(&self.scratch);

@@ -320,6 +320,8 @@ fn assemble(
     if member.is_some() {
         ensemble::put_config(&mut recovered.writer, config, clock::wall());
     }
+    let committed = member.map_or(end, |member| member.state.committed);
+    let ensemble = member.map(|_| ensemble::ensemble(config, &recovered.writer, committed));
     let pipeline_at = executor_of(plan, Role::Pipeline);
     let pipeline_waker = &started[pipeline_at].waker;
     let (background, background_cores) =
@@ -347,13 +349,13 @@ fn assemble(
     let settings = settings(config);
     let tree_config = tree_config(config)?;
     let mut pipeline = Pipeline::new(recovered.writer, sessions, settings, plan.client_count, now);
-    let (replica, member) = match member {
+    let (replica, member) = match member.zip(ensemble) {
         None => (Replica::alone(pipeline), None),
-        Some(Membership { state, version, .. }) => {
+        Some((Membership { state, version, .. }, ensemble)) => {
             pipeline.set_committed(version);
-            let zab = Zab::new(ensemble::ensemble(config), state, random()?, now);
-            let member =
-                ensemble::open(config, &data_dir(config), tree_config, pipeline_waker, now)?;
+            let dir = data_dir(config);
+            let member = ensemble::open(config, &dir, &ensemble, tree_config, pipeline_waker, now)?;
+            let zab = Zab::new(ensemble, state, random()?, now);
             (Replica::member(pipeline, zab), Some(member))
         }
     };
@@ -487,6 +489,7 @@ fn settings(config: &Config) -> Settings {
         txn_bytes_max: config.limits.jute_bytes_max as usize
             + config.limits.jute_extra_bytes as usize,
         reconfig: config.features.reconfig,
+        standalone_enabled: config.ensemble.standalone_enabled,
         session_timeout_ms_min: ms(config.session_timeout_ms_min),
         session_timeout_ms_max: ms(config.session_timeout_ms_max),
         auth: auth(config),
