@@ -66,7 +66,7 @@ pub const KNOBS: &[Knob] = &[
     Knob {
         id: "disk.write_back_throttle",
         family: Family::Disk,
-        what: "The read latency in µs beyond which the kernel slows down writing in the background.",
+        what: "The read latency in µs beyond which the kernel slows background writing down.",
         why: "A snapshot and other programs write in the background, and the log's write waits \
               behind them. 0 switches the throttle off.",
         default: "2000, 75000 where the disk says that it spins, as virtual ones do; 0 with bfq",

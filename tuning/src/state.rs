@@ -225,7 +225,7 @@ pub fn replace(system: &mut dyn System, path: &str, text: &str) -> io::Result<()
     system.sync_directory(directory_of(path))
 }
 
-/// Removes a file and what an interrupted [`replace`] has left of it, durably. Neither need be there.
+/// Removes a file and what an interrupted [`replace`] has left of it, durably, if they are there.
 ///
 /// # Errors
 /// The file system refuses.
