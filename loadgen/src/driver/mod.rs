@@ -294,10 +294,9 @@ impl<'a> Driver<'a> {
             let rate = rate * self.share;
             let schedule = Schedule::new(rate, plan.arrivals, start, self.window.to, self.stagger);
             self.is_open = true;
-            let remaining = self.lanes.iter().map(|lane| lane.role.remaining()).sum();
             self.schedule = Some(match plan.end {
                 End::After(_) => schedule,
-                End::Count(_) => schedule.at_most(remaining),
+                End::Count(_) => schedule.at_most(self.remaining()),
             });
         }
         for lane in 0..self.lanes.len() {
@@ -305,9 +304,14 @@ impl<'a> Driver<'a> {
         }
     }
 
+    /// What a counted run has yet to send.
+    fn remaining(&self) -> u64 {
+        self.lanes.iter().map(|lane| lane.role.remaining()).sum()
+    }
+
     /// Whether a counted run has nothing more to do.
     fn is_exhausted(&self) -> bool {
-        self.lanes.iter().all(|lane| lane.role.remaining() == 0) && self.is_drained()
+        self.remaining() == 0 && self.is_drained()
     }
 
     fn is_drained(&self) -> bool {
