@@ -146,7 +146,7 @@ pub struct RunFlags {
     #[arg(long, default_value_t = 10)]
     pub ephemerals: u64,
     /// Items that may wait in a queue before its producers do.
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 100)]
     pub queue_depth: u64,
     /// Sessions that watch, for watch.
     #[arg(long, default_value_t = 100)]
@@ -185,6 +185,13 @@ pub struct RunFlags {
 }
 
 impl RunFlags {
+    /// The flags of a whole command line, program and workload first.
+    pub fn of(words: &[&str]) -> Result<RunFlags, String> {
+        let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
+        let (_, flags) = cli.command.workload().ok_or("this command is no workload")?;
+        Ok(flags.clone())
+    }
+
     /// The plan, or what is wrong with the flags in one sentence.
     pub fn plan(&self, workload: Workload) -> Result<Plan, String> {
         self.check(workload)?;
@@ -359,7 +366,7 @@ mod tests {
     fn parse(words: &str) -> Result<Plan, String> {
         let words = std::iter::once("loadgen").chain(words.split(' '));
         let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
-        let (workload, flags) = cli.command.workload().expect("a workload");
+        let (workload, flags) = cli.command.workload().unwrap();
         flags.plan(workload)
     }
 

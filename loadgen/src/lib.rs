@@ -18,10 +18,12 @@ pub mod run;
 pub mod table;
 
 mod assemble;
-mod clock;
+pub mod clock;
 mod driver;
-mod histogram;
+pub mod histogram;
 mod limits;
+
+pub mod fake;
 mod process;
 mod role;
 mod sample;

@@ -25,7 +25,7 @@ const NOT_MADE: u8 = 3;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.command {
-        Command::Echo(flags) => echo::run(flags),
+        Command::Echo(flags) => echo::measure(flags),
         Command::Compare(flags) => compare::run(flags),
         Command::Local(flags) => local::run(flags),
         Command::Journal(flags) => journal::run(flags),
