@@ -47,7 +47,8 @@ impl<'a> Frame<'a> {
         Frame::raw(out).int(xid).int(opcode)
     }
 
-    fn raw(out: &'a mut Vec<u8>) -> Frame<'a> {
+    /// A frame without the header that requests have: the one that opens a session.
+    pub fn raw(out: &'a mut Vec<u8>) -> Frame<'a> {
         let start = out.len();
         out.extend_from_slice(&[0; 4]);
         Frame { out, start }
