@@ -8,9 +8,12 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::client::Frame;
+use super::frame::Frame;
 
 pub const CREATE2: i32 = 15;
+pub const GET_DATA: i32 = 4;
+pub const SET_DATA: i32 = 5;
+pub const SYNC: i32 = 9;
 pub const CHECK: i32 = 13;
 pub const DELETE: i32 = 2;
 pub const MULTI: i32 = 14;

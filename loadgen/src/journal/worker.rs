@@ -10,10 +10,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::file::Journal;
+use super::frame::Frame;
 use super::record::{Header, Id, Kind, Operation, Outcome, Record, SessionEvent};
-use super::session::{CHECK, CREATE2, Connected, DELETE, Fields, Lost, MULTI, Session};
-use crate::client::{Frame, SET_DATA};
-use crate::plan::Random;
+use super::session::{
+    CHECK, CREATE2, Connected, DELETE, Fields, Lost, MULTI, SET_DATA, Session,
+};
+use crate::keys::Random;
 
 pub const NO_NODE: i32 = -101;
 pub const NODE_EXISTS: i32 = -110;

@@ -11,12 +11,12 @@
 //! unknown at worst, never forgotten, and never one that nobody has asked for.
 
 mod file;
-mod judge;
-mod model;
-mod record;
-mod session;
-mod verify;
-mod worker;
+pub mod frame;
+pub mod judge;
+pub mod model;
+pub mod record;
+pub mod session;
+pub mod worker;
 
 use std::io;
 use std::net::SocketAddr;
@@ -27,20 +27,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::client::Frame;
 use file::Journal;
+use frame::Frame;
+use crate::cli::resolve;
 use record::{Header, Id, Kind, Operation, Outcome, Record, SessionEvent};
 use session::{CREATE2, Connected, Fields, Session};
 use worker::{Job, NODE_EXISTS, Seen, Worker};
-
-pub use verify::{VerifyFlags, verify};
 
 /// How long the first connection may take, before anything is journalled.
 const START: Duration = Duration::from_secs(30);
 
 /// Changes servers and writes down what they acknowledge, whatever happens to them meanwhile.
-#[derive(clap::Args)]
-pub struct JournalFlags {
+#[derive(clap::Args, Debug)]
+pub struct Flags {
     /// The journal. A file that exists is not overwritten.
     file: PathBuf,
     /// host:port of each server.
@@ -73,19 +72,9 @@ pub struct JournalFlags {
     no_sync: bool,
 }
 
-/// Exit code 1 when the journal could not be written or nobody answered.
-pub fn journal(flags: &JournalFlags) -> ExitCode {
-    match run(flags) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("loadgen journal: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run(flags: &JournalFlags) -> io::Result<()> {
-    let refuse = |what: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+/// Runs the command; the error is one sentence for the user.
+pub fn run(flags: &Flags) -> Result<ExitCode, String> {
+    let refuse = |what: &str| Err(what.to_owned());
     if flags.connections == 0 || flags.keys == 0 {
         return refuse("connections and keys start at 1");
     }
@@ -95,7 +84,16 @@ fn run(flags: &JournalFlags) -> io::Result<()> {
     if !(0.0..=1e9).contains(&flags.seconds) {
         return refuse("--seconds is 0 to a thousand million");
     }
-    let servers = crate::addresses(&flags.servers)?;
+    let mut servers = Vec::new();
+    for server in &flags.servers {
+        servers.push(resolve(server)?.address);
+    }
+    let seen = write(flags, &servers).map_err(|error| format!("the journal: {error}"))?;
+    report(flags, &seen);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write(flags: &Flags, servers: &[SocketAddr]) -> io::Result<Seen> {
     let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     let run = format!("r{:x}", since.as_micros());
     let header = Header {
@@ -105,13 +103,13 @@ fn run(flags: &JournalFlags) -> io::Result<()> {
         value_bytes: flags.value_bytes,
     };
     let journal = Journal::create(&flags.file, &header, !flags.no_sync)?;
-    prepare(flags, &header, &servers, &journal)?;
+    prepare(flags, &header, servers, &journal)?;
     let stop = Arc::new(AtomicBool::new(false));
     crate::interrupt::on_interrupt(&stop)?;
     let remaining = AtomicU64::new(flags.count.unwrap_or(u64::MAX));
     let job = Job {
         header: &header,
-        servers: &servers,
+        servers,
         journal: &journal,
         keys: flags.keys,
         seed: flags.seed.unwrap_or(since.as_nanos() as u64),
@@ -121,8 +119,7 @@ fn run(flags: &JournalFlags) -> io::Result<()> {
     };
     let seen = work(&job, flags.connections);
     stop.store(true, Ordering::Relaxed);
-    report(flags, &seen?);
-    Ok(())
+    seen
 }
 
 fn work(job: &Job<'_>, workers: u32) -> io::Result<Seen> {
@@ -138,7 +135,7 @@ fn work(job: &Job<'_>, workers: u32) -> io::Result<Seen> {
     })
 }
 
-fn report(flags: &JournalFlags, seen: &Seen) {
+fn report(flags: &Flags, seen: &Seen) {
     let refused: u64 = seen.refused.values().sum();
     println!(
         "{}: {} acknowledged, {refused} refused, {} of unknown outcome",
@@ -159,7 +156,7 @@ fn report(flags: &JournalFlags, seen: &Seen) {
 
 /// Makes the directories: the run's own are journalled as operations of worker 0.
 fn prepare(
-    flags: &JournalFlags,
+    flags: &Flags,
     header: &Header,
     servers: &[SocketAddr],
     journal: &Journal,

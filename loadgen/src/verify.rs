@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::judge::{Fault, Finding, Found, Strictness, Tree, judge};
-use super::model::Model;
-use super::session::{Connected, Fields, GET_CHILDREN, Session};
-use super::worker::NO_NODE;
-use crate::client::{GET_DATA, SYNC};
+use crate::cli::resolve;
+use crate::journal::judge::{Fault, Finding, Found, Strictness, Tree, judge};
+use crate::journal::model::Model;
+use crate::journal::session::{Connected, Fields, GET_CHILDREN, GET_DATA, SYNC, Session};
+use crate::journal::worker::NO_NODE;
+use crate::plan::Target;
 
 /// Sessions that read a server's nodes side by side.
 const READERS: usize = 8;
@@ -26,8 +27,8 @@ const EXIT_UNKNOWN: u8 = 2;
 
 /// Holds a journal against servers. Exit code 0: all as acknowledged; 1: something is missing or
 /// wrong; 2: it could not be found out.
-#[derive(clap::Args)]
-pub struct VerifyFlags {
+#[derive(clap::Args, Debug)]
+pub struct Flags {
     /// What `loadgen journal` has written.
     file: PathBuf,
     /// host:port of each server; each of them is asked for everything.
@@ -70,12 +71,13 @@ struct ServerVerdict {
     findings: Vec<Finding>,
 }
 
-pub fn verify(flags: &VerifyFlags) -> ExitCode {
+/// Runs the command. What kept it from finding out is told here, with exit code 2.
+pub fn run(flags: &Flags) -> Result<ExitCode, String> {
     let verdict = match find_out(flags) {
         Ok(verdict) => verdict,
         Err(what) => {
             eprintln!("loadgen verify: {what}");
-            return ExitCode::from(EXIT_UNKNOWN);
+            return Ok(ExitCode::from(EXIT_UNKNOWN));
         }
     };
     if flags.json {
@@ -86,27 +88,28 @@ pub fn verify(flags: &VerifyFlags) -> ExitCode {
     }
     let clean = verdict.contradictions.is_empty()
         && verdict.servers.iter().all(|server| server.findings.is_empty());
-    if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn find_out(flags: &VerifyFlags) -> Result<Verdict, String> {
+fn find_out(flags: &Flags) -> Result<Verdict, String> {
     let text = std::fs::read_to_string(&flags.file)
         .map_err(|error| format!("{}: {error}", flags.file.display()))?;
     let model = Model::read(&text).map_err(|what| format!("{}: {what}", flags.file.display()))?;
-    let servers = crate::addresses(&flags.servers).map_err(|error| error.to_string())?;
+    let servers: Vec<Target> =
+        flags.servers.iter().map(|server| resolve(server)).collect::<Result<_, _>>()?;
     let strictness = if flags.values_only { Strictness::Values } else { Strictness::Whole };
     let patience = Duration::try_from_secs_f64(flags.patience)
         .map_err(|_| "--patience is no time".to_owned())?;
     let mut verdicts = Vec::new();
-    for (server, name) in servers.iter().zip(&flags.servers) {
-        let reader = Reader { server: *server, patience };
+    for Target { name, address } in servers {
+        let reader = Reader { server: address, patience };
         let asked = |what: String| format!("{name}: {what}");
         let tree = reader.tree(&model).map_err(asked)?;
         let mut findings = judge(&model, &tree, strictness);
         if !flags.no_wait {
             findings.extend(reader.outlived(&model, &tree).map_err(asked)?);
         }
-        verdicts.push(ServerVerdict { server: name.clone(), nodes: tree.len(), findings });
+        verdicts.push(ServerVerdict { server: name, nodes: tree.len(), findings });
     }
     Ok(Verdict {
         run: model.header.run.clone(),
