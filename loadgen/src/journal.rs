@@ -27,9 +27,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use file::Journal;
-use frame::Frame;
 use crate::cli::resolve;
+use file::Journal;
 use record::{Header, Id, Kind, Operation, Outcome, Record, SessionEvent};
 use session::{CREATE2, Connected, Fields, Session};
 use worker::{Job, NODE_EXISTS, Seen, Worker};
@@ -124,9 +123,8 @@ fn write(flags: &Flags, servers: &[SocketAddr]) -> io::Result<Seen> {
 
 fn work(job: &Job<'_>, workers: u32) -> io::Result<Seen> {
     thread::scope(|scope| {
-        let running: Vec<_> = (1..=workers)
-            .map(|index| scope.spawn(move || Worker::new(job, index).run()))
-            .collect();
+        let running: Vec<_> =
+            (1..=workers).map(|index| scope.spawn(move || Worker::new(job, index).run())).collect();
         let mut seen = Seen { closed: true, ..Seen::default() };
         for worker in running {
             seen.merge(&worker.join().expect("a worker reports its errors as values")?);
@@ -198,11 +196,8 @@ fn prepare(
 
 /// The error code of a create, and its zxid.
 fn create(session: &mut Session, path: &str, value: &[u8]) -> io::Result<(i32, i64)> {
-    let body = |frame: Frame<'_>| {
-        // The closure's frame is given back, so the builder goes on where it stood.
-        frame.bytes(path.as_bytes()).bytes(value).open_acl().int(0)
-    };
-    let reply = session.call(CREATE2, body);
+    let reply =
+        session.call(CREATE2, |frame| frame.bytes(path.as_bytes()).bytes(value).open_acl().int(0));
     let reply = reply.map_err(|_| io::Error::other("the server hung up while preparing"))?;
     if reply.error != 0 {
         return Ok((reply.error, reply.zxid));

@@ -236,8 +236,11 @@ impl Reader {
         }
         session.close();
         let what = format!("there {} s after the journal's end", patience.as_secs());
-        let finding =
-            |path: &String| Finding { fault: Fault::Outlived, path: path.clone(), what: what.clone() };
+        let finding = |path: &String| Finding {
+            fault: Fault::Outlived,
+            path: path.clone(),
+            what: what.clone(),
+        };
         Ok(left.into_iter().map(finding).collect())
     }
 }

@@ -38,13 +38,8 @@ impl Journal {
         if let Some(folder) = path.canonicalize()?.parent() {
             File::open(folder)?.sync_all()?;
         }
-        let state = State {
-            file: Some(file),
-            waiting: Vec::new(),
-            appended: 0,
-            durable: 0,
-            failed: false,
-        };
+        let state =
+            State { file: Some(file), waiting: Vec::new(), appended: 0, durable: 0, failed: false };
         Ok(Journal { state: Mutex::new(state), synced: Condvar::new(), syncs })
     }
 

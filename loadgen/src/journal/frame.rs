@@ -56,4 +56,3 @@ impl<'a> Frame<'a> {
         self.out[self.start..self.start + 4].copy_from_slice(&length.to_be_bytes());
     }
 }
-

@@ -101,7 +101,7 @@ fn wrong(
     found: &Found,
     strictness: Strictness,
 ) -> Option<(Fault, String)> {
-    let present = states.iter().filter_map(|state| match state {
+    let mut present = states.iter().filter_map(|state| match state {
         State::Absent => None,
         State::Present(node) => Some(node),
     });
@@ -124,7 +124,7 @@ fn wrong(
         found.stat.version,
         found.stat.modified_zxid,
     );
-    let Some(node) = present.last() else {
+    let Some(node) = present.next_back() else {
         let what = format!("its end was acknowledged, and it is there: {is}");
         return Some((if found.stat.owner == 0 { Fault::Surplus } else { Fault::Outlived }, what));
     };

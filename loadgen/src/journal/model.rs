@@ -57,7 +57,7 @@ pub struct Model {
     /// Answers that contradict earlier ones.
     pub contradictions: Vec<String>,
     pub counts: Counts,
-    asked: HashMap<Id, Vec<Operation>>,
+    asked: BTreeMap<Id, Vec<Operation>>,
     sessions: HashMap<u32, i64>,
     /// Acknowledged sequential nodes: zxid and name.
     sequence: Vec<(i64, String)>,
@@ -76,9 +76,9 @@ impl Model {
             let is_last = lines.peek().is_none();
             match Record::parse(line) {
                 // Without its newline even a line that can be read may be half of one.
-                Some(record) if !is_last => model
-                    .apply(record)
-                    .map_err(|what| format!("line {}: {what}", index + 2))?,
+                Some(record) if !is_last => {
+                    model.apply(record).map_err(|what| format!("line {}: {what}", index + 2))?
+                }
                 _ if is_last => {}
                 _ => return Err(format!("line {} is none of a journal's: {line}", index + 2)),
             }
@@ -96,7 +96,7 @@ impl Model {
             open_sessions: BTreeSet::new(),
             contradictions: Vec::new(),
             counts: Counts::default(),
-            asked: HashMap::new(),
+            asked: BTreeMap::new(),
             sessions: HashMap::new(),
             sequence: Vec::new(),
             zxids: HashMap::new(),
@@ -251,9 +251,7 @@ impl Model {
 
     /// What was asked for and never answered is unknown; sequential names grow with the zxid.
     fn finish(&mut self) {
-        let mut open: Vec<(Id, Vec<Operation>)> = self.asked.drain().collect();
-        open.sort_by_key(|(id, _)| *id);
-        for (id, operations) in open {
+        for (id, operations) in std::mem::take(&mut self.asked) {
             self.unknown(id, operations);
         }
         self.sequence.sort();

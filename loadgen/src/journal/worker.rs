@@ -12,9 +12,7 @@ use std::time::{Duration, Instant};
 use super::file::Journal;
 use super::frame::Frame;
 use super::record::{Header, Id, Kind, Operation, Outcome, Record, SessionEvent};
-use super::session::{
-    CHECK, CREATE2, Connected, DELETE, Fields, Lost, MULTI, SET_DATA, Session,
-};
+use super::session::{CHECK, CREATE2, Connected, DELETE, Fields, Lost, MULTI, SET_DATA, Session};
 use crate::keys::Random;
 
 pub const NO_NODE: i32 = -101;
@@ -26,8 +24,21 @@ const SESSION_MOVED: i32 = -118;
 /// Codes after which the change has certainly not happened. Any other may come from a server that
 /// does not know: it is journalled as unknown.
 const REFUSALS: [i32; 15] = [
-    -6, -8, NO_NODE, -102, BAD_VERSION, -108, NODE_EXISTS, -111, SESSION_EXPIRED, -114, -115,
-    SESSION_MOVED, -119, -125, -127,
+    -6,
+    -8,
+    NO_NODE,
+    -102,
+    BAD_VERSION,
+    -108,
+    NODE_EXISTS,
+    -111,
+    SESSION_EXPIRED,
+    -114,
+    -115,
+    SESSION_MOVED,
+    -119,
+    -125,
+    -127,
 ];
 
 /// Ephemeral and sequential nodes that a worker keeps; above that it deletes the oldest.
@@ -262,8 +273,8 @@ impl<'a> Worker<'a> {
 
     fn send(&mut self, operations: &[Operation], value: &[u8]) -> Result<Outcome, Lost> {
         let reply = if let [operation] = operations {
-            let write = |frame| body(frame, operation, value);
-            self.session.call(opcode(operation.kind), write)?
+            let opcode = opcode(operation.kind);
+            self.session.call(opcode, |frame| body(frame, operation, value))?
         } else {
             self.session.call(MULTI, |mut frame| {
                 for operation in operations {
