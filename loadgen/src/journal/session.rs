@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::frame::Frame;
 
+pub const CREATE: i32 = 1;
 pub const CREATE2: i32 = 15;
 pub const GET_DATA: i32 = 4;
 pub const SET_DATA: i32 = 5;

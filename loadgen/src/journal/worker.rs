@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use super::file::Journal;
 use super::frame::Frame;
 use super::record::{Header, Id, Kind, Operation, Outcome, Record, SessionEvent};
-use super::session::{CHECK, CREATE2, Connected, DELETE, Fields, Lost, MULTI, SET_DATA, Session};
+use super::session::{
+    CHECK, CREATE, CREATE2, Connected, DELETE, Fields, Lost, MULTI, SET_DATA, Session,
+};
 use crate::keys::Random;
 
 pub const NO_NODE: i32 = -101;
@@ -382,7 +384,13 @@ fn read_multi(operations: &[Operation], zxid: i64, bytes: &[u8]) -> io::Result<O
     for (index, operation) in operations.iter().enumerate() {
         let (kind, _, _) = (fields.int()?, fields.bool()?, fields.int()?);
         if kind != -1 {
-            results.push(read_result(operation, &mut fields, &mut zxid)?);
+            // Apache's server answers a create2 within a multi as a create: without a stat.
+            results.push(if kind == CREATE {
+                fields.text()?;
+                "0".to_owned()
+            } else {
+                read_result(operation, &mut fields, &mut zxid)?
+            });
             continue;
         }
         // Parts before the refused one are told as 0, those after it as "runtime inconsistency".
