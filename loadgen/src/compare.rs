@@ -1,5 +1,7 @@
 //! Two targets in turn.
 
+pub mod comparison;
+
 /// What the command takes.
 #[derive(clap::Args, Debug)]
 pub struct Flags {}

@@ -9,10 +9,12 @@
 pub mod cli;
 pub mod compare;
 pub mod echo;
+pub mod html;
 pub mod interrupt;
 pub mod journal;
 pub mod keys;
 pub mod local;
+pub mod machine;
 pub mod observer;
 pub mod outcome;
 pub mod plan;
