@@ -182,9 +182,19 @@ pub struct RunFlags {
     /// The percentile curve as HdrHistogram's tools plot it; of the unit of work.
     #[arg(long, value_name = "FILE")]
     pub hgrm: Option<PathBuf>,
+    /// One self-contained page with plots.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 impl RunFlags {
+    /// The flags of a whole command line, program and workload first.
+    pub fn of(words: &[&str]) -> Result<RunFlags, String> {
+        let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
+        let (_, flags) = cli.command.workload().ok_or("this command is no workload")?;
+        Ok(flags.clone())
+    }
+
     /// The plan, or what is wrong with the flags in one sentence.
     pub fn plan(&self, workload: Workload) -> Result<Plan, String> {
         self.check(workload)?;
@@ -242,6 +252,7 @@ impl RunFlags {
                     1.0
                 }),
             ),
+            drain: Duration::from_secs(10),
             connect_patience: Duration::from_secs_f64(self.connect_seconds),
             source_addresses: self.source_addresses.unwrap_or(addresses),
             seed: self.seed,
@@ -313,7 +324,11 @@ impl RunFlags {
             Workload::Queue if self.value_bytes < 16 => {
                 refuse("queue wants --value-bytes of 16 at least: an item says when it was put")
             }
-            Workload::Queue | Workload::Lock | Workload::Watch | Workload::Connect
+            Workload::Queue
+            | Workload::Lock
+            | Workload::Watch
+            | Workload::Connect
+            | Workload::Ephemeral
                 if self.count.is_some() =>
             {
                 refuse("--count goes with operations on nodes: this workload takes --seconds")
@@ -355,7 +370,7 @@ mod tests {
     fn parse(words: &str) -> Result<Plan, String> {
         let words = std::iter::once("loadgen").chain(words.split(' '));
         let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
-        let (workload, flags) = cli.command.workload().expect("a workload");
+        let (workload, flags) = cli.command.workload().unwrap();
         flags.plan(workload)
     }
 

@@ -10,8 +10,6 @@ mod format;
 mod plot;
 
 use std::fmt::Write;
-use std::io;
-use std::path::Path;
 
 use crate::compare::comparison::{Comparison, Figure, Row};
 use crate::machine::Machine;
@@ -24,29 +22,14 @@ const STYLE: &str = include_str!("html/style.css");
 /// Threads of a server that the table of costs names.
 const THREADS_MAX: usize = 8;
 
-/// Writes the page of one run.
-pub fn write_run(path: &Path, outcome: &Outcome, machine: &Machine) -> io::Result<()> {
-    std::fs::write(path, run_page(outcome, machine))
-}
-
-/// Writes the page of a comparison, both sides in each plot.
-pub fn write_comparison(path: &Path, comparison: &Comparison) -> io::Result<()> {
-    std::fs::write(path, comparison_page(comparison))
-}
-
-/// Writes one page of several runs of one target.
-pub fn write_runs(
-    path: &Path,
-    title: &str,
-    runs: &[(String, Outcome)],
-    machine: &Machine,
-) -> io::Result<()> {
+/// One page of several runs of one target, each with its name.
+pub fn runs_page(title: &str, runs: &[(String, Outcome)], machine: &Machine) -> String {
     let mut body = head(title, "", machine);
     for (name, outcome) in runs {
         body += &format!("<h2>{}</h2>\n", escape(name));
         body += &run_sections(outcome);
     }
-    std::fs::write(path, page(title, &body))
+    page(title, &body)
 }
 
 fn page(title: &str, body: &str) -> String {
@@ -64,7 +47,8 @@ fn head(title: &str, line: &str, machine: &Machine) -> String {
     format!("<header><h1>{}</h1>{line}<p>{machine}</p></header>\n", escape(title))
 }
 
-fn run_page(outcome: &Outcome, machine: &Machine) -> String {
+/// The page of one run.
+pub fn run_page(outcome: &Outcome, machine: &Machine) -> String {
     let title = run_title(outcome);
     let servers = outcome.config.servers.join(", ");
     let line = format!("{} · {servers}", date(outcome.started_unix_ms));
@@ -253,7 +237,8 @@ fn configuration(outcome: &Outcome) -> String {
     out + &format!("<dt>command</dt><dd><code>{command}</code></dd></dl>\n")
 }
 
-fn comparison_page(comparison: &Comparison) -> String {
+/// The page of a comparison, both sides in each plot.
+pub fn comparison_page(comparison: &Comparison) -> String {
     let [left, right] = &comparison.sides;
     let title = format!("{} and {}", left.name, right.name);
     let line = format!(

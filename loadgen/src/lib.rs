@@ -3,20 +3,44 @@
 //! ```text
 //! cli      words to a Plan              plan · keys     what is sent
 //! run      Plan to Outcome              observer        who is told of each operation
-//! outcome  what is written as JSON      table · hgrm    what people read
+//! outcome  what is written as JSON      table · hgrm · html   what people read
+//! local    throw-away servers           compare         two targets in turn
+//! journal  what was acknowledged        verify          what of it is there
 //! ```
 
 pub mod cli;
-pub mod compare;
-pub mod echo;
-pub mod html;
-pub mod interrupt;
-pub mod journal;
+pub mod hgrm;
 pub mod keys;
-pub mod local;
-pub mod machine;
+pub mod knee;
+pub mod live;
 pub mod observer;
 pub mod outcome;
 pub mod plan;
 pub mod run;
+pub mod table;
+
+mod assemble;
+pub mod clock;
+mod driver;
+pub mod histogram;
+mod limits;
+
+pub mod fake;
+mod process;
+mod role;
+mod sample;
+mod schedule;
+mod session;
+mod shared;
+mod tally;
+mod wire;
+
+pub mod html;
+pub mod interrupt;
+pub mod machine;
+
+pub mod compare;
+pub mod echo;
+pub mod journal;
+pub mod local;
 pub mod verify;

@@ -35,6 +35,8 @@ pub struct Acknowledgement<'a> {
     pub version: Option<i32>,
     /// What a create returned.
     pub path: Option<&'a str>,
+    /// What a get returned.
+    pub value: Option<&'a [u8]>,
     /// Nanoseconds since the run's start, from just before the sending to just after the reply.
     pub sent_nanos: u64,
     pub replied_nanos: u64,

@@ -38,6 +38,29 @@ pub struct Outcome {
     pub knee: Option<Knee>,
 }
 
+impl Outcome {
+    /// Whether nothing went wrong: no error, no disconnect, no answer and no event missing.
+    pub fn is_clean(&self) -> bool {
+        let told = &self.disturbances;
+        self.summary.errors.is_empty()
+            && told.disconnects == 0
+            && told.sessions_expired == 0
+            && told.in_doubt == 0
+            && self.summary.events_missing.unwrap_or(0) == 0
+    }
+
+    /// The kind that the workload is about: what it is named after, else the most frequent one.
+    pub fn main_kind(&self) -> Option<&KindOutcome> {
+        let name = match &self.summary.workload[..] {
+            "watch" => "event",
+            "queue" => "item",
+            "fill" | "ephemeral" => "create",
+            name => name,
+        };
+        self.kinds.get(name).or_else(|| self.kinds.values().max_by_key(|kind| kind.count))
+    }
+}
+
 /// The figures that scripts ask for most.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Summary {

@@ -154,6 +154,8 @@ pub struct Plan {
     pub arrivals: Arrivals,
     /// Of the time series.
     pub interval: Duration,
+    /// How long replies are awaited after the measured time.
+    pub drain: Duration,
     /// How long the first connections may take before the run is given up.
     pub connect_patience: Duration,
     /// Source addresses 127.0.0.1, 127.0.0.2, … so many: each gives some 28,000 connections.
