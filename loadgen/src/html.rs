@@ -15,7 +15,9 @@ use crate::compare::comparison::{Comparison, Figure, Row};
 use crate::machine::Machine;
 use crate::outcome::{Outcome, Percentiles};
 use charts::Side;
-use format::{bytes, date, escape, micros, number};
+use format::{bytes, date, escape, micros};
+
+pub use format::number;
 
 const STYLE: &str = include_str!("html/style.css");
 
@@ -315,15 +317,16 @@ fn comparison_table(comparison: &Comparison) -> String {
                 "<tr><td>{name}</td><td class=\"name\">{}</td><td>{}</td><td>{}</td><td{class}>{ratio}</td>\
                  <td><i>{spread}</i></td></tr>\n",
                 escape(&figure.name),
-                value(figure, figure.left_median),
-                value(figure, figure.right_median),
+                amount(figure, figure.left_median),
+                amount(figure, figure.right_median),
             );
         }
     }
     out + "</tbody></table></div>\n"
 }
 
-fn value(figure: &Figure, value: f64) -> String {
+/// A figure's value with its unit.
+pub fn amount(figure: &Figure, value: f64) -> String {
     match figure.unit.as_str() {
         "us" => micros(value),
         "bytes" => bytes(value),

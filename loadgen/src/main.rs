@@ -79,7 +79,8 @@ fn write(flags: &RunFlags, outcome: &Outcome) -> Result<(), String> {
     if let Some(path) = &flags.html {
         put(path, &html::run_page(outcome, &Machine::here()))?;
     }
-    if [&flags.json, &flags.hgrm, &flags.html].iter().all(|path| path.as_deref() != Some(to_output)) {
+    if [&flags.json, &flags.hgrm, &flags.html].iter().all(|path| path.as_deref() != Some(to_output))
+    {
         put(to_output, &table(outcome))?;
     }
     Ok(())

@@ -352,10 +352,10 @@ pub fn ratios(rows: &[(String, f64, f64, f64)]) -> String {
             format!("{}×", count_tick(ratio))
         };
         let (x, y) = (at(ratio), height - 6.0);
-        write!(
+        writeln!(
             out,
             "<path class=\"grid\" d=\"M{x:.1} 4V{:.1}\"/><text class=\"x\" x=\"{x:.1}\" \
-             y=\"{y:.1}\">{label}</text>\n",
+             y=\"{y:.1}\">{label}</text>",
             height - 22.0,
         )
         .expect("a string takes everything");
@@ -364,14 +364,14 @@ pub fn ratios(rows: &[(String, f64, f64, f64)]) -> String {
         let y = index as f64 * row + 18.0;
         let class = if *middle >= 1.0 { "better" } else { "worse" };
         let name = escape(name);
-        write!(
+        writeln!(
             out,
             "<text class=\"name\" x=\"0\" y=\"{0:.1}\">{name}</text>\
              <path class=\"bar {class}\" d=\"M{1:.1} {y:.1}H{2:.1}\"/>\
              <path class=\"spread {class}\" d=\"M{3:.1} {y:.1}H{4:.1}\"/>\
              <circle class=\"dot {class}\" cx=\"{2:.1}\" cy=\"{y:.1}\" r=\"4.5\">\
              <title>{name}: {5} ({6} to {7})</title></circle>\
-             <text class=\"value\" x=\"{width}\" y=\"{0:.1}\">{5}×</text>\n",
+             <text class=\"value\" x=\"{width}\" y=\"{0:.1}\">{5}×</text>",
             y + 4.0,
             at(1.0),
             at(*middle),

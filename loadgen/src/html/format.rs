@@ -52,7 +52,7 @@ fn grouped(value: i64) -> String {
 /// Microseconds in the unit that fits: `850 ns`, `18.3 µs`, `1.24 ms`, `2.50 s`.
 pub fn micros(value: f64) -> String {
     match value.abs() {
-        size if size == 0.0 => "0".to_owned(),
+        0.0 => "0".to_owned(),
         size if size < 1.0 => format!("{} ns", number(value * 1e3)),
         size if size < 999.5 => format!("{} µs", number(value)),
         size if size < 999_500.0 => format!("{} ms", number(value / 1e3)),
@@ -63,7 +63,7 @@ pub fn micros(value: f64) -> String {
 /// An axis's own labels: round numbers, so without digits that say nothing.
 pub fn micros_tick(value: f64) -> String {
     let (value, unit) = match value.abs() {
-        size if size == 0.0 => return "0".to_owned(),
+        0.0 => return "0".to_owned(),
         size if size < 0.999 => (value * 1e3, "ns"),
         size if size < 999.0 => (value, "µs"),
         size if size < 999_000.0 => (value / 1e3, "ms"),
