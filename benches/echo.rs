@@ -199,7 +199,10 @@ fn start(kind: Kind, home: &Path) -> Result<(Server, SocketAddr)> {
         None => (Ipv4Addr::LOCALHOST, port).into(),
     };
     for _ in 0..600 {
-        if TcpStream::connect(address).is_ok() {
+        // Apache's listens before it serves, and closes what comes.
+        let is_serving = TcpStream::connect(address)
+            .is_ok_and(|mut socket| !kind.is_zookeeper() || greet(&mut socket).is_ok());
+        if is_serving {
             return Ok((server, address));
         }
         std::thread::sleep(Duration::from_millis(50));
