@@ -137,8 +137,8 @@ fn text(system: &dyn System, path: &str, wanted: &str) -> (Option<String>, Verdi
         Ok(text) if text == wanted => (Some(text), Verdict::Ok),
         Ok(text) if text.contains(unit::MARK) => (Some(text), Verdict::Named(wanted.to_owned())),
         Ok(text) => {
-            let sentence = "there is one that this command did not write; it is left alone";
-            (Some(text), Verdict::Moot(sentence.to_owned()))
+            let sentence = "this command did not write it, and leaves it alone";
+            (Some(text), Verdict::Yours(sentence.to_owned()))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             (None, Verdict::Named(wanted.to_owned()))

@@ -125,8 +125,12 @@ pub const KNOBS: &[Knob] = &[
         want: Want::OneOf(&["cubic", "reno"]),
         hand: Hand::Apply,
         persist: Persist::Sysctl,
-        impact: Impact::Some,
-        effect: Effect::Unmeasured("to be measured"),
+        impact: Impact::Little,
+        effect: Effect::Unseen(
+            "`loadgen get --connections 32`: CPU per get 0.99 (0.92–1.07) of what bbr took, p50 1.00 \
+             (0.85–1.20), 6 pairs; 16 in flight: CPU 0.99 (0.76–1.54); in a profile of gets bbr_main \
+             was 1.0 % of the server's samples",
+        ),
         undo: WRITES_BACK,
         risk: "slower over lossy long distances; connections that are open keep what they have",
     },

@@ -179,6 +179,7 @@ pub fn steps_table(steps: &[Step]) -> String {
             Outcome::Planned => ("would", format!("{from} -> {to}")),
             Outcome::Same => ("same", to),
             Outcome::Failed(sentence) => ("FAILED", format!("{from}: {sentence}")),
+            Outcome::Skipped(sentence) => ("-", format!("{from}: {sentence}")),
             Outcome::Foreign(_) => (
                 "LEFT",
                 format!("somebody made it {from} since, it was {to}; `--force` puts that back"),
@@ -227,6 +228,7 @@ pub fn steps_json(steps: &[Step]) -> String {
             Outcome::Planned => ("planned", None),
             Outcome::Same => ("same", None),
             Outcome::Failed(sentence) => ("failed", Some(sentence)),
+            Outcome::Skipped(sentence) => ("skipped", Some(sentence)),
             Outcome::Foreign(_) => ("left", None),
             Outcome::Gone => ("gone", None),
         };
@@ -288,7 +290,7 @@ fn push(text: &mut String, arguments: std::fmt::Arguments<'_>) {
 
 /// Everything that is known of the knobs that `only` names, all if it is empty, as Markdown.
 pub fn page(only: &[String]) -> String {
-    let mut text = String::new();
+    let mut text = if only.is_empty() { overview() } else { String::new() };
     let mut family: Option<Family> = None;
     let named = |knob: &&Knob| {
         only.is_empty() || only.iter().any(|only| crate::change::selects(only, knob))
@@ -306,6 +308,30 @@ pub fn page(only: &[String]) -> String {
             push(&mut text, format_args!("| {name} | {} |\n", said.replace('|', "\\|")));
         }
     }
+    text
+}
+
+/// All knobs in one table.
+fn overview() -> String {
+    let mut text = "\n## All knobs\n\n".to_owned();
+    text.push_str(
+        "| knob | recommended | turned by | expected | measured |\n|---|---|---|---|---|\n",
+    );
+    for knob in knobs() {
+        let hand = match knob.hand {
+            Hand::Apply => "`--apply`",
+            Hand::Named => "`--only`",
+            Hand::Yours(_) => "hand",
+        };
+        let effect = match knob.effect {
+            Effect::Measured(_) => "yes",
+            Effect::Unseen(_) => "no difference",
+            Effect::Unmeasured(_) => "no",
+        };
+        let (id, wanted, impact) = (knob.id, knob.wanted, knob.impact.word());
+        push(&mut text, format_args!("| `{id}` | {wanted} | {hand} | {impact} | {effect} |\n"));
+    }
+    text.push('\n');
     text
 }
 

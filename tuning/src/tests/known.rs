@@ -73,7 +73,7 @@ fn the_page_of_one_knob_is_a_part_of_the_whole() {
 
 #[test]
 fn what_matters_most_stands_first() {
-    let fake = Fake::new();
+    let mut fake = Fake::new();
     let mut host = fake.host();
     host.served.ring = Err("not permitted".to_owned());
     fake.put("proc/sys/kernel/io_uring_disabled", "2\n");
