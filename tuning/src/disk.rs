@@ -73,7 +73,8 @@ pub const KNOBS: &[Knob] = &[
     Knob {
         id: "disk.write_back_throttle",
         family: Family::Disk,
-        what: "The read latency in µs beyond which the kernel slows down writing in the background.",
+        what: "The read latency in µs beyond which the kernel slows down writing in the \
+               background.",
         why: "A snapshot and other programs write in the background, and the log's write waits \
               behind them. 0 switches the throttle off.",
         default: "2000, 75000 where the disk says that it spins, as virtual ones do; 0 with bfq",
@@ -87,8 +88,8 @@ pub const KNOBS: &[Knob] = &[
         persist: Persist::Tmpfiles,
         impact: Impact::Some,
         effect: Effect::Unseen(
-            "`loadgen set --connections 32` beside a dd of 1.5 GB: off had p50 1.02 (0.34–1.14) and \
-             p99.9 0.92 (0.76–1.34) of on, 4 pairs",
+            "`loadgen set --connections 32` beside a dd of 1.5 GB: off had p50 1.02 (0.34–1.14) \
+             and p99.9 0.92 (0.76–1.34) of on, 4 pairs",
         ),
         undo: WRITES_BACK,
         risk: "the throughput of large writes beside reads",

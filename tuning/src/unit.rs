@@ -21,9 +21,9 @@ pub const KNOBS: &[Knob] = &[Knob {
     persist: Persist::ByItself,
     impact: Impact::Some,
     effect: Effect::Measured(
-        "`systemd-analyze security --offline=true` (252) gives it an exposure of 1.7, and 9.6 without \
-         its walls; the server starts and serves under its filter of system calls. It has not been \
-         started by systemd itself here",
+        "`systemd-analyze security --offline=true` (252) gives it an exposure of 1.7, and 9.6 \
+         without its walls; the server starts and serves under its filter of system calls. It \
+         has not been started by systemd itself here",
     ),
     undo: REMOVES,
     risk: "data outside of dataDir and dataLogDir cannot be written; systemctl daemon-reload \

@@ -1,7 +1,7 @@
 //! A host in memory, with the habits of a kernel that matter here.
 //!
 //! * A file of choices shows all of them, the one in force in brackets, and refuses others.
-//! * Of `vm.dirty_bytes` and `vm.dirty_ratio`, setting one resets the other, and 0 bytes is refused.
+//! * Of `vm.dirty_bytes` and `vm.dirty_ratio`, setting one resets the other; 0 bytes is refused.
 //! * Another disk scheduler brings its own `nr_requests` and `iosched/`; the old one's are gone.
 //! * `read_ahead_kb` is rounded down to 4.
 //! * The power goes before any change that a test names, in the middle of it where it is a file

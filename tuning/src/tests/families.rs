@@ -343,3 +343,18 @@ fn the_profile_is_what_docker_and_podman_read() {
         assert_eq!(names(rule).len(), 1, "{rule}");
     }
 }
+
+#[test]
+fn who_profiles_asks_for_it() {
+    let path = "proc/sys/kernel/perf_event_paranoid";
+    check(
+        "kernel.perf_event_paranoid",
+        path,
+        &[("2", "named 1"), ("1", "ok"), ("-1", "ok"), ("?", "moot")],
+    );
+    let cases = [("1", "named 0"), ("0", "ok")];
+    check("kernel.kptr_restrict", "proc/sys/kernel/kptr_restrict", &cases);
+    let fake = Fake::new();
+    let found = findings(&fake, served(), "kernel.perf_event_paranoid");
+    assert!(report::matters(&found).is_empty(), "it makes nothing faster");
+}
