@@ -250,6 +250,25 @@ fn what_cannot_be_put_back_stays_written_down() {
 }
 
 #[test]
+fn what_the_kernel_made_of_a_value_is_ours_too() {
+    let mut fake = Fake::new();
+    fake.read_ahead_step = 100;
+    let before = fake.all();
+    let steps = apply(&mut fake, &wish(&["disk.read_ahead"], false)).unwrap();
+    let step = steps.iter().find(|step| step.outcome == Outcome::Done).unwrap();
+    assert_eq!(step.to.as_deref(), Some("100"), "it says what is there, not what was asked for");
+    fake.read_ahead_step = 1;
+    assert_eq!(outcome_of(&revert(&mut fake), "disk.read_ahead"), &Outcome::Done);
+    assert_same(&fake.all(), &before, "after the revert");
+    // A kernel that takes a value and stays as it was has not been changed.
+    fake.read_ahead_step = 65;
+    fake.put("sys/block/sda/queue/read_ahead_kb", "65\n");
+    let steps = apply(&mut fake, &wish(&["disk.read_ahead"], false)).unwrap();
+    assert!(matches!(outcome_of(&steps, "disk.read_ahead"), Outcome::Failed(_)), "{steps:?}");
+    assert_eq!(revert(&mut fake), []);
+}
+
+#[test]
 fn a_damaged_state_stops_everything() {
     let mut fake = Fake::new();
     apply(&mut fake, &wish(&["vm.stat_interval"], false)).unwrap();

@@ -3,7 +3,7 @@
 //! * A file of choices shows all of them, the one in force in brackets, and refuses others.
 //! * Of `vm.dirty_bytes` and `vm.dirty_ratio`, setting one resets the other; 0 bytes is refused.
 //! * Another disk scheduler brings its own `nr_requests` and `iosched/`; the old one's are gone.
-//! * `read_ahead_kb` is rounded down to 4.
+//! * `read_ahead_kb` is rounded down to a multiple, 4 unless a test says otherwise.
 //! * The power goes before any change that a test names, in the middle of it where it is a file
 //!   that is written; nothing changes after that until the next start.
 //! * Files can be read-only, as in a container.
@@ -32,6 +32,8 @@ pub struct Fake {
     is_dark: bool,
     /// Changes so far.
     pub changes: usize,
+    /// What `read_ahead_kb` is rounded to.
+    pub read_ahead_step: u64,
     /// Files that cannot be written.
     pub read_only: Vec<&'static str>,
 }
@@ -149,6 +151,7 @@ impl Fake {
             power: None,
             is_dark: false,
             changes: 0,
+            read_ahead_step: 4,
             read_only: Vec::new(),
         };
         for (path, text) in FILES {
@@ -283,7 +286,7 @@ impl Fake {
             self.put(path, &spelled);
         } else if path.ends_with("read_ahead_kb") {
             let number: u64 = value.parse().map_err(|_| refused())?;
-            self.put(path, &format!("{}\n", number / 4 * 4));
+            self.put(path, &format!("{}\n", number / self.read_ahead_step * self.read_ahead_step));
         } else {
             self.put(path, &format!("{value}\n"));
         }
