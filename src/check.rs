@@ -14,7 +14,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::Config;
-use crate::config::ensemble::Role;
+use crate::wire::membership::Role;
 
 /// The first kernel with `DEFER_TASKRUN` (6.1) and multishot receive (6.0).
 const KERNEL_LEAST: (u32, u32) = (6, 1);

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
-use super::ensemble::Role;
 use super::*;
+use crate::wire::membership::{self, Role};
 
 /// Parses `text`, after a line for the data directory, and shows what `show` makes of it: the value
 /// or the error.
@@ -110,7 +110,8 @@ fn defaults_are_those_of_the_table() {
         "Limits { jute_bytes_max: 1048575, jute_extra_bytes: 1048575, connections_max: 10000, \
          connections_per_address_max: Some(60), first_frame_deadline_ms: 10000, \
          partial_frame_deadline_ms: 30000, connection_requests_max: 1000, \
-         connection_outgoing_bytes_max: 33554432, outstanding_requests_max: 1000, \
+         connection_outgoing_bytes_max: 33554432, outstanding_requests_max: 2147483647, \
+         throttle_requests_max: None, throttle_stall_ms: 100, \
          large_request_threshold_bytes: None, large_request_bytes_max: 104857600 }",
     );
     check(
@@ -614,7 +615,7 @@ fn an_ensemble_needs_its_limits_and_this_servers_id() {
 
 #[test]
 fn server_lines_are_parsed_whole() {
-    let show = |value: &str| match ensemble::parse_server(1, value) {
+    let show = |value: &str| match membership::parse_server(1, value) {
         Ok(server) => {
             let hosts = server.addresses.iter();
             let hosts = hosts.map(|a| format!("{},{},{}", a.host, a.quorum_port, a.election_port));
@@ -647,7 +648,7 @@ fn server_lines_are_parsed_whole() {
     ] {
         assert_eq!(show(value), expected, "{value}");
     }
-    assert!(ensemble::parse_server(1, "h:1:2;3;4").is_err());
+    assert!(membership::parse_server(1, "h:1:2;3;4").is_err());
 }
 
 #[test]

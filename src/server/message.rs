@@ -1,17 +1,22 @@
 //! What cores say to each other: batches, one per loop turn and direction.
 
+use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
 use crate::io::ring::Token;
 use crate::pipeline::{Connect, Notice, Outbox};
-use crate::server::report::{ClientReport, Question, ServerReport};
+use crate::server::report::{ClientReport, Question};
 use crate::tree::Tree;
 use crate::tree::effects::Event;
 use crate::wire::acl::Id;
 use crate::wire::opcode::OpCode;
 use crate::zxid::Zxid;
+
+/// Room that a batch gets at once, at most.
+const LIKE_THE_LAST_BYTES_MAX: usize = 16 << 10;
+const LIKE_THE_LAST_ITEMS_MAX: usize = 128;
 
 /// A loop turn's worth of what one client core passes to the pipeline, in order.
 #[derive(Debug, Default)]
@@ -19,6 +24,15 @@ pub struct ToPipeline {
     /// The bodies of the writes.
     pub bytes: Vec<u8>,
     pub items: Vec<Item>,
+}
+
+impl ToPipeline {
+    /// Takes everything out, and leaves room for as much again: a turn is mostly like the last.
+    pub fn take(&mut self) -> ToPipeline {
+        let bytes = Vec::with_capacity(self.bytes.len().min(LIKE_THE_LAST_BYTES_MAX));
+        let items = Vec::with_capacity(self.items.len().min(LIKE_THE_LAST_ITEMS_MAX));
+        mem::replace(self, ToPipeline { bytes, items })
+    }
 }
 
 /// One thing that a client core passes to the pipeline.
@@ -61,7 +75,7 @@ pub enum ToClients {
     /// Answer this question.
     Report { number: u64, question: Question },
     /// The answer to a question that this connection asked.
-    Reported { connection: Token, report: Box<ServerReport> },
+    Reported { connection: Token, chunks: Vec<Vec<u8>> },
     /// Accept nobody any more, finish what was accepted, then stop. `answers_come` is false where
     /// no leader will answer what waits for one: its outcome is unknown, and nobody waits for it.
     Stop { answers_come: bool },

@@ -87,8 +87,7 @@ fn gauges(report: &ServerReport, stats: &ClientStats, sink: &mut Sink<'_>) {
     if let Some(count) = report.open_file_descriptors {
         sink("open_file_descriptor_count", Value::Gauge(count));
     }
-    // Sessions are always known to the whole ensemble, so that this zero is a fact.
-    sink("local_sessions", Value::Gauge(0));
+    sink("local_sessions", Value::Gauge(report.local_sessions as u64));
     sink("uptime", Value::Gauge(report.uptime_ms));
     sink("max_latency", Value::Gauge(stats.latency_ms.max()));
 }
@@ -116,6 +115,8 @@ fn ensemble_gauges(ensemble: &EnsembleReport, sink: &mut Sink<'_>) {
 
 fn client_counters(stats: &ClientStats, sink: &mut Sink<'_>) {
     sink("watch_bytes", Value::Counter(stats.event_bytes_sent));
+    sink("large_requests_rejected", Value::Counter(stats.large_requests_rejected));
+    sink("request_throttle_wait_count", Value::Counter(stats.throttle_waits));
     sink("connection_rejected", Value::Counter(stats.connections_rejected));
     sink("sessionless_connections_expired", Value::Counter(stats.sessionless_expired));
     sink("connection_drop_count", Value::Counter(stats.connections_closed));

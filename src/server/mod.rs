@@ -22,6 +22,7 @@ pub mod answer;
 pub mod admission;
 pub mod mesh;
 pub mod message;
+pub mod overload;
 pub mod placement;
 pub mod slots;
 
@@ -35,12 +36,16 @@ pub mod disk;
 pub mod questions;
 pub mod snapshots;
 
+#[expect(clippy::disallowed_types, reason = "sizes of files, on a thread of its own")]
+pub mod answering;
 pub mod background;
 
 pub mod peers;
 
 pub mod keeper;
+
 pub mod member;
+mod members_file;
 
 mod reporting;
 pub mod writer;
@@ -53,6 +58,7 @@ pub mod small_file;
 pub mod epochs;
 pub mod standing;
 
+pub mod reach;
 pub mod recover;
 pub mod recover_member;
 

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
-use crate::config::ensemble::{self, Ensemble, ServerAddress};
+use crate::config::ensemble::Ensemble;
 use crate::replica::stats::ProposalBytes;
+use crate::server::answering::AnswerJob;
 use crate::server::four_letter::Word;
 use crate::server::questions::Asked;
 use crate::server::report::{
@@ -15,25 +17,40 @@ use crate::server::summary::{Sizes, SizesSeen};
 use crate::server::word::wall_at;
 use crate::server::writer::PipelineCore;
 use crate::time::Time;
+use crate::wire::membership::{self, ServerAddress};
 use crate::zab::output::Role;
 use crate::zab::{LearnerStatus, Zab};
 
 impl PipelineCore {
-    /// The whole answer to a question, with every core's part.
-    pub(super) fn report(&mut self, asked: Asked) -> ServerReport {
+    /// The answer to a question, with every core's part, to be written out elsewhere.
+    pub(super) fn answer_job(&mut self, asked: Asked) -> AnswerJob {
+        let Asked { core, connection, question, .. } = asked;
+        let writer = self.replica.pipeline().writer();
+        let owners = match question.wants_sessions() {
+            true => writer.owners().map(|(session, _)| session).collect(),
+            false => Vec::new(),
+        };
+        let tree = Arc::clone(writer.tree());
+        let report = Box::new(self.report(asked));
+        AnswerJob { core, connection, question, report, owners, tree }
+    }
+
+    /// What the cores know; the kernel and the files are not asked.
+    fn report(&mut self, asked: Asked) -> ServerReport {
         let question = asked.question;
         if let Word::Stmk { mask } = question.word {
             self.trace_mask = mask;
         }
         let totals = self.replica.pipeline().writer().totals();
         let mut report = ServerReport {
-            serving: self.replica.is_alone() || self.replica.role() != Role::Looking,
+            serving: self.is_serving(),
             clients: asked.reports,
             mode: self.mode(),
             last_zxid: self.last_zxid(),
             node_count: usize::try_from(totals.node_count).unwrap_or(usize::MAX),
             approximate_data_size: totals.data_size,
             ephemerals_count: usize::try_from(totals.ephemeral_count).unwrap_or(usize::MAX),
+            local_sessions: self.replica.pipeline().local_session_count(),
             global_sessions: self.replica.pipeline().sessions().count(),
             started_wall_ms: wall_at(self.started, self.now, self.wall),
             uptime_ms: u64::try_from(self.now.since(self.started).as_millis()).unwrap_or(u64::MAX),
@@ -51,7 +68,6 @@ impl PipelineCore {
             trace_mask: self.trace_mask,
             ..ServerReport::default()
         };
-        self.put_process(&mut report);
         if question.word == Word::Envi {
             report.environment = environment(&self.config.properties);
         }
@@ -60,10 +76,6 @@ impl PipelineCore {
         }
         if question.wants_digests() {
             report.digests = self.replica.pipeline().digests().collect();
-        }
-        if question.wants_directory_sizes() {
-            report.data_dir_size = size_below(Path::new(&report.conf.data_dir));
-            report.log_dir_size = size_below(Path::new(&report.conf.log_dir));
         }
         if question.wants_stages() {
             report.pipeline_stages = self.stages.report();
@@ -141,6 +153,15 @@ impl PipelineCore {
         }
     }
 
+    fn is_serving(&self) -> bool {
+        match self.replica.role() {
+            _ if self.replica.is_alone() => true,
+            Role::Looking => self.replica.pipeline().is_read_only(),
+            Role::Leading { .. } => self.config.ensemble.leader_serves,
+            Role::Following { .. } | Role::Observing { .. } => true,
+        }
+    }
+
     fn mode(&self) -> Mode {
         if self.replica.is_alone() {
             return Mode::Standalone;
@@ -148,6 +169,7 @@ impl PipelineCore {
         match self.replica.role() {
             Role::Leading { .. } => Mode::Leader,
             Role::Observing { .. } => Mode::Observer,
+            Role::Looking if self.replica.pipeline().is_read_only() => Mode::ReadOnly,
             // A server that looks for a leader answers no word that shows its mode.
             Role::Following { .. } | Role::Looking => Mode::Follower,
         }
@@ -165,25 +187,6 @@ impl PipelineCore {
                 });
             }
         }
-        let view = self.replica.pipeline().writer().tree().view(crate::zxid::Zxid::MAX);
-        for (session, _) in self.replica.pipeline().writer().owners() {
-            let paths = view.ephemerals(session).iter().map(str::to_owned).collect();
-            report.ephemerals.push((session, paths));
-        }
-    }
-
-    /// What the kernel says of the process; left out where it does not say.
-    fn put_process(&self, report: &mut ServerReport) {
-        let open = std::fs::read_dir("/proc/self/fd").map(|entries| entries.count() as u64);
-        report.open_file_descriptors = open.ok();
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-        report.max_file_descriptors = limit.current;
-        let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-        let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
-        report.resident_bytes = pages.map(|pages| pages * rustix::param::page_size() as u64);
-        let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-        let cpu_ms = cpu.tv_sec * 1000 + cpu.tv_nsec / 1_000_000;
-        report.process_cpu_ms = u64::try_from(cpu_ms).ok();
     }
 }
 
@@ -202,26 +205,9 @@ fn ensemble_conf(ensemble: &Ensemble) -> EnsembleConf {
         election_algorithm: 3,
         election_port: port(|address| address.election_port),
         quorum_port: port(|address| address.quorum_port),
-        is_observer: own.is_some_and(|own| own.role == ensemble::Role::Observer),
+        is_observer: own.is_some_and(|own| own.role == membership::Role::Observer),
         membership: ensemble.text(),
     }
-}
-
-/// The bytes of the files in `dir` and in the directories in it.
-fn size_below(dir: &Path) -> u64 {
-    let mut size = 0;
-    let mut dirs = vec![dir.to_owned()];
-    while let Some(dir) = dirs.pop() {
-        // What is removed meanwhile counts for nothing.
-        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-            match entry.metadata() {
-                Ok(metadata) if metadata.is_dir() => dirs.push(entry.path()),
-                Ok(metadata) => size += metadata.len(),
-                Err(_) => {}
-            }
-        }
-    }
-    size
 }
 
 /// The system, in the words of Java's properties, and the properties in force.

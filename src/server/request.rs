@@ -68,7 +68,7 @@ impl ClientCore {
             timeout_ms: request.timeout_ms,
             session: request.session,
             password: request.password.try_into().ok(),
-            has_read_only: request.read_only.is_some(),
+            read_only: request.read_only,
         }));
     }
 
@@ -95,6 +95,9 @@ impl ClientCore {
         // A sync goes the way of writes: what was acknowledged to others on another core before it
         // was sent is here when its reply is.
         if op.is_write() || op == OpCode::Sync {
+            if op != OpCode::CloseSession && self.refuses_write(token, header.xid, op) {
+                return;
+            }
             return self.pass_on(token, header.xid, op, body);
         }
         let now = self.now;
@@ -124,7 +127,7 @@ impl ClientCore {
     fn refuse_operation(&mut self, token: Token, xid: i32) {
         if let Some(connection) = self.connections.get_mut(token) {
             connection.phase = Phase::Draining;
-            connection.pending.push_back(Pending::Refused { xid });
+            self.enqueue(token, Pending::Refused { xid });
             self.answer_queued(token);
         }
     }
@@ -153,8 +156,24 @@ impl ClientCore {
         }
     }
 
+    /// Refuses a write, or a sync, of a client that is served for reads only; whether it is one
+    /// (`ReadOnlyRequestProcessor.java`).
+    fn refuses_write(&mut self, token: Token, xid: i32, op: OpCode) -> bool {
+        let (version, now) = (self.version, self.now);
+        let connection = self.connections.get_mut(token);
+        let Some(connection) = connection.filter(|it| it.is_read_only) else { return false };
+        response::put_error(&mut connection.out, xid, version, ErrorCode::NotReadOnly);
+        let latency_ms = count_reply(connection, op, xid, version, now, now);
+        self.stats.count_reply(op, latency_ms);
+        self.mark_dirty(token);
+        true
+    }
+
     /// Passes a write to the pipeline, at once and whatever else is on its way.
     fn pass_on(&mut self, token: Token, xid: i32, op: OpCode, body: &[u8]) {
+        let Ok(large_bytes) = self.admission.overload.enter(body.len()) else {
+            return self.reject_large(token);
+        };
         let start = self.batch.bytes.len();
         self.batch.bytes.extend_from_slice(body);
         let body = start..self.batch.bytes.len();
@@ -162,7 +181,8 @@ impl ClientCore {
             return;
         };
         let (session, ids) = (connection.session, Arc::clone(&connection.shared_ids));
-        connection.pending.push_back(Pending::Write { op, received: self.now });
+        let received = self.now;
+        self.enqueue(token, Pending::Write { op, received, large_bytes });
         self.batch.items.push(Item::Write { connection: token, session, xid, op, body, ids });
     }
 
@@ -253,18 +273,17 @@ impl ClientCore {
                     self.replace_tree(tree, version, shared);
                 }
                 ToClients::Report { number, question } => {
-                    let report = Box::new(self.report(question));
-                    self.batch.items.push(Item::Answer { number, report });
+                    self.begin_report(number, question);
                 }
-                ToClients::Reported { connection, report } => {
-                    self.answer_word(connection, &report);
+                ToClients::Reported { connection, chunks } => {
+                    self.answer_word(connection, chunks);
                 }
                 ToClients::Stop { answers_come } => {
                     (self.stopping, self.answers_come) = (true, answers_come);
                 }
             }
         }
-        if self.links.to_pipeline.has_room() {
+        if !self.stalled.is_empty() && self.may_unstall() {
             for token in std::mem::take(&mut self.stalled) {
                 if let Some(connection) = self.connections.get_mut(token) {
                     connection.stalled = false;
@@ -296,10 +315,11 @@ impl ClientCore {
     fn fire(&mut self, event: &Event) {
         let mut watchers = std::mem::take(&mut self.fired);
         let kind = event.kind;
-        self.watches.trigger(kind, &event.path, |watcher| watchers.push(watcher));
+        let path = event.path();
+        self.watches.trigger(kind, path, |watcher| watchers.push(watcher));
         if !watchers.is_empty() {
             self.scratch.clear();
-            response::put_event(&mut self.scratch, kind, event.zxid, &event.path);
+            response::put_event(&mut self.scratch, kind, event.zxid, path);
         }
         for watcher in watchers.drain(..) {
             let token = super::token(watcher);
@@ -307,7 +327,7 @@ impl ClientCore {
                 continue;
             };
             let ids = connection.ids.ids();
-            if !self.limits.skip_acl && !may_read(&self.tree, event.acl, ids, &self.auth) {
+            if !self.limits.skip_acl && !may_read(&self.tree, event.acl(), ids, &self.auth) {
                 continue;
             }
             connection.out.extend_from_slice(&self.scratch);
@@ -331,7 +351,9 @@ impl ClientCore {
         }
         connection.out.extend_from_slice(frame);
         if reply.answers {
-            let (op, received) = connection.complete_write();
+            let (op, received, large_bytes) = connection.complete_write();
+            self.in_flight -= 1;
+            self.admission.overload.leave(large_bytes);
             let latency_ms = count_reply(connection, op, reply.xid, reply.zxid, received, self.now);
             self.stats.count_reply(op, latency_ms);
         }
@@ -363,7 +385,8 @@ impl ClientCore {
         };
         match then {
             Then::Serve => self.answer_queued(token),
-            Then::Begin { session, timeout_ms } => {
+            Then::Begin { session, timeout_ms } | Then::BeginReadOnly { session, timeout_ms } => {
+                connection.is_read_only = matches!(then, Then::BeginReadOnly { .. });
                 connection.phase = Phase::Serving;
                 connection.session = session;
                 connection.timeout_ms = timeout_ms;
@@ -372,7 +395,8 @@ impl ClientCore {
             }
             Then::Close => {
                 connection.phase = Phase::Draining;
-                connection.pending.clear();
+                let pending = std::mem::take(&mut connection.pending);
+                self.forget_pending(&pending);
             }
         }
         self.unhold(token);
@@ -384,6 +408,7 @@ impl ClientCore {
             && let Some(pending) =
                 connection.pending.pop_front_if(|it| !matches!(it, Pending::Write { .. }))
         {
+            self.in_flight -= 1;
             match pending {
                 Pending::Write { .. } => unreachable!("a write stays until its reply comes"),
                 Pending::Read { xid, op, body, received } => {

@@ -16,16 +16,21 @@
 //!   agrees too. Apache always waits 200 ms.
 //! * A server that is heard to look for a leader, or whose connection is lost, is no witness to
 //!   the leadership that it had reported before.
+//! * A vote that its own leader has refuted, by voting for less in the same round, is not taken
+//!   over: it speaks of what that server has lost since (TRUNC), and discovery would fail.
+//! * A leader that cannot be reached is passed over for a while, if there can be another one: see
+//!   [`Election::avoid`].
 //! * Who only asks does so every second, not every minute: nobody tells it when things change.
 //! * The wiped and the damaged have no vote; see [`Standing`].
 
 use std::cmp::Ordering;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::time::Time;
 use crate::wire::election::{Doing, Notification, Vote};
+use crate::wire::membership::Membership;
 use crate::wire::quorum::ServerId;
 use crate::zab::ensemble::Ensemble;
 use crate::zab::output::Standing;
@@ -34,6 +39,7 @@ use crate::zxid::Zxid;
 use ballot::{Ballot, Ballots, supersedes};
 
 mod ballot;
+mod choice;
 mod empty;
 #[cfg(test)]
 mod tests;
@@ -90,6 +96,8 @@ pub struct Election {
     state: State,
     /// Whose connection is known to be lost or refused.
     unreachable: BTreeSet<ServerId>,
+    /// Who is not to lead, and until when.
+    avoided: BTreeMap<ServerId, Time>,
     outputs: VecDeque<ElectionOutput>,
 }
 
@@ -137,6 +145,7 @@ impl Election {
             vote: None,
             state: State::Idle,
             unreachable: BTreeSet::new(),
+            avoided: BTreeMap::new(),
             outputs: VecDeque::new(),
         }
     }
@@ -183,6 +192,8 @@ impl Election {
     pub fn handle_reachable(&mut self, now: Time, peer: ServerId, is_reachable: bool) {
         if is_reachable {
             self.unreachable.remove(&peer);
+            // Both directions have passed a handshake.
+            self.avoided.remove(&peer);
             if self.is_looking() && self.ensemble.is_voter(peer) && peer != self.ensemble.me {
                 self.notify(peer);
             }
@@ -197,6 +208,7 @@ impl Election {
 
     /// Does what is due: ends the wait for a better vote, or tells the vote again.
     pub fn handle_timeout(&mut self, now: Time) {
+        self.end_avoidance(now);
         let State::Looking(looking) = &mut self.state else { return };
         if looking.decide_at.is_some_and(|at| at <= now) {
             let vote = self.vote.expect("who decides by votes has one");
@@ -219,7 +231,8 @@ impl Election {
     /// When [`Election::handle_timeout`] is to be called, if nothing happens before.
     pub fn poll_timeout(&self) -> Option<Time> {
         let State::Looking(looking) = &self.state else { return None };
-        let times = [Some(looking.resend_at), looking.decide_at, looking.fresh_round_at];
+        let avoided = self.avoided.values().min().copied();
+        let times = [Some(looking.resend_at), looking.decide_at, looking.fresh_round_at, avoided];
         times.into_iter().flatten().min()
     }
 
@@ -253,6 +266,40 @@ impl Election {
             }
             State::Idle | State::Looking(_) | State::Settled { .. } => {}
         }
+    }
+
+    /// The members are these from here on. Who looks for a leader is to start anew; who is settled
+    /// reports what it is among them.
+    pub fn set_ensemble(&mut self, ensemble: &Arc<Ensemble>) {
+        if Arc::ptr_eq(&self.ensemble, ensemble) {
+            return;
+        }
+        self.ensemble = Arc::clone(ensemble);
+        let is_voter = self.part() == Part::Voter;
+        if let State::Settled { doing, .. } = &mut self.state
+            && *doing != Doing::Leading
+        {
+            *doing = if is_voter { Doing::Following } else { Doing::Observing };
+        }
+    }
+
+    /// Whether this server can be under `leader` without an election: a leader has a vote.
+    pub fn may_serve(&self, leader: ServerId) -> bool {
+        let is_able = leader != self.ensemble.me || self.part() == Part::Voter;
+        is_able && self.ensemble.is_voter(leader)
+    }
+
+    /// A reconfiguration has said who leads: there is nothing to elect.
+    pub fn appoint(&mut self, vote: Vote) {
+        assert!(self.may_serve(vote.leader), "{} has no vote", vote.leader);
+        let doing = match self.part() {
+            Part::Voter if vote.leader == self.ensemble.me => Doing::Leading,
+            Part::Voter => Doing::Following,
+            Part::Empty | Part::Asker => Doing::Observing,
+        };
+        let supporters = self.ensemble.voters().map(|voter| voter.id).collect();
+        self.vote = Some(vote);
+        self.state = State::Settled { doing, supporters };
     }
 
     /// What notifications say that this server does.
@@ -297,14 +344,20 @@ impl Election {
             State::Idle => false,
             State::Settled { .. } => true,
             // A voter that has not heard of the round. An asker that this server's configuration
-            // has no vote for; but never one that votes by its own, or two servers with different
-            // configurations would answer each other forever.
+            // has no vote for; but one that votes by its own only where that is older, or two
+            // servers with different configurations would answer each other forever.
             State::Looking(_) if self.ensemble.is_voter(to) => asked.round < self.round,
-            State::Looking(_) => asked.vote.is_none(),
+            State::Looking(_) => asked.vote.is_none() || self.is_outdated(asked),
         };
         if is_due && self.vote.is_some() {
             self.notify(to);
         }
+    }
+
+    /// Whether it comes from who does not know of newer members.
+    fn is_outdated(&self, asked: &Notification) -> bool {
+        let version = Membership::version_of(&asked.config).unwrap_or(0);
+        self.ensemble.is_dynamic && version < self.ensemble.config_version
     }
 
     fn notify_all(&mut self) {
@@ -359,31 +412,28 @@ impl Election {
         if self.part() == Part::Asker || ballot.vote.zxid.raw() < 0 {
             return;
         }
-        let vote = self.vote.expect("all but askers have a vote");
         match ballot.round.cmp(&self.round) {
             Ordering::Less => return,
-            Ordering::Greater => self.adopt_round(ballot),
-            Ordering::Equal => {
-                let votes = self.part() == Part::Voter;
-                if votes && supersedes(&self.ensemble, &ballot.vote, &vote) {
-                    self.propose(Some(ballot.vote));
-                }
-            }
+            Ordering::Greater => self.adopt_round(now, ballot),
+            Ordering::Equal => {}
         }
         let State::Looking(looking) = &mut self.state else { return };
         looking.ballots.insert(from, ballot);
+        self.choose(now);
         self.consider_emptiness(now);
         self.tally(now);
     }
 
     /// Others are in a later round: the votes of this one count no more.
-    fn adopt_round(&mut self, ballot: Ballot) {
+    fn adopt_round(&mut self, now: Time, ballot: Ballot) {
         self.round = ballot.round;
         let State::Looking(looking) = &mut self.state else { return };
         looking.ballots.clear();
         looking.is_round_fresh = false;
         looking.fresh_round_at = None;
-        let is_better = supersedes(&self.ensemble, &ballot.vote, &self.own);
+        let is_better = supersedes(&self.ensemble, &ballot.vote, &self.own)
+            && ballot.vote.leader != self.ensemble.me
+            && !self.is_avoided(now, ballot.vote.leader);
         let takes_over = is_better && self.part() == Part::Voter;
         self.propose(Some(if takes_over { ballot.vote } else { self.own }));
     }
@@ -456,14 +506,16 @@ impl Election {
             return;
         }
         let supporters: BTreeSet<ServerId> = supporters.collect();
+        let looking = looking_of(&self.state);
         let nobody_is_missing = self.ensemble.voters().all(|voter| {
             supporters.contains(&voter.id)
                 || self.unreachable.contains(&voter.id)
                 || looking.abstaining.contains(&voter.id)
+                || self.is_avoided(now, voter.id)
         });
         if nobody_is_missing {
             self.decide_by_votes(vote);
-        } else {
+        } else if let State::Looking(looking) = &mut self.state {
             looking.decide_at.get_or_insert(now + FINALIZE_WAIT);
         }
     }
