@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn tuning_is_one_task_at_a_time() {
-        let parsed = |words: &[&str]| {
+        let parsed = |words: &[&str]| -> Result<cli::tune::TuneArgs, i32> {
             let words = ["ringkeeper", "tune"].iter().chain(words);
             match Cli::try_parse_from(words).map_err(|error| error.exit_code())?.command {
                 Command::Tune(tuning) => Ok(cli::tune::TuneArgs::from(tuning)),
