@@ -66,8 +66,8 @@ impl Sampler {
         self.servers.iter().filter_map(|server| server.pid).collect()
     }
 
-    /// Asks by network those whose processes cannot be seen: when the measured time begins, and when
-    /// it ends. The threads that make the load do not wait for it.
+    /// Asks by network those whose processes cannot be seen: when the measured time begins, and
+    /// when it ends. The threads that make the load do not wait for it.
     fn ask_remote(&mut self) {
         for server in &mut self.servers {
             if let (None, Some(address)) = (server.pid, server.address) {
