@@ -188,6 +188,9 @@ pub struct RunFlags {
     /// The percentile curve as HdrHistogram's tools plot it; of the unit of work.
     #[arg(long, value_name = "FILE")]
     pub hgrm: Option<PathBuf>,
+    /// One self-contained page with plots.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 impl RunFlags {
@@ -351,7 +354,8 @@ fn unused_number() -> u64 {
     since.as_secs() % 1_000_000_000 * 1_000_000
 }
 
-fn resolve(server: &str) -> Result<Target, String> {
+/// The address of `host:port`, or of `host` at the usual port.
+pub fn resolve(server: &str) -> Result<Target, String> {
     let name = if server.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
         server.to_owned()
     } else {

@@ -3,7 +3,9 @@
 //! ```text
 //! cli      words to a Plan              plan · keys     what is sent
 //! run      Plan to Outcome              observer        who is told of each operation
-//! outcome  what is written as JSON      table · hgrm    what people read
+//! outcome  what is written as JSON      table · hgrm · html   what people read
+//! local    throw-away servers           compare         two targets in turn
+//! journal  what was acknowledged        verify          what of it is there
 //! ```
 
 pub mod cli;
@@ -32,6 +34,10 @@ mod session;
 mod shared;
 mod tally;
 mod wire;
+
+pub mod html;
+pub mod interrupt;
+pub mod machine;
 
 pub mod compare;
 pub mod echo;
