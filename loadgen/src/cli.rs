@@ -146,7 +146,7 @@ pub struct RunFlags {
     #[arg(long, default_value_t = 10)]
     pub ephemerals: u64,
     /// Items that may wait in a queue before its producers do.
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 100)]
     pub queue_depth: u64,
     /// Sessions that watch, for watch.
     #[arg(long, default_value_t = 100)]

@@ -387,14 +387,18 @@ impl PipelineCore {
     /// Starts the next write, with all that was prepared meanwhile.
     fn append(&mut self, ring: &mut Ring) {
         self.hand_to_log();
+        let is_alone = self.replica.is_alone();
+        if !is_alone {
+            self.replica.handle_appended();
+        }
         if self.is_gathering() {
             return;
         }
-        if !self.replica.is_alone() {
+        if !is_alone {
             self.disk.log.set_committed(self.replica.pipeline().committed());
         }
         let is_started = self.disk.start(ring, self.now);
-        if self.replica.is_alone() && (is_started || self.disk.log.is_idle()) {
+        if is_alone && (is_started || self.disk.log.is_idle()) {
             self.replica.handle_appended();
         }
     }

@@ -90,6 +90,8 @@ pub struct Core {
     pub inbox: VecDeque<FromPipeline>,
     pub to_pipeline: Vec<ToPipeline>,
     pub out: Vec<Out>,
+    /// Sessions whose clients were answered, and so believe that they live.
+    pub answered: Vec<i64>,
     mistakes: Mistakes,
 }
 
@@ -107,6 +109,7 @@ impl Core {
             inbox: VecDeque::new(),
             to_pipeline: Vec::new(),
             out: Vec::new(),
+            answered: Vec::new(),
             mistakes,
         }
     }
@@ -163,7 +166,7 @@ impl Core {
             timeout_ms: request.timeout_ms,
             session: request.session,
             password: request.password.try_into().ok(),
-            has_read_only: request.read_only.is_some(),
+            read_only: request.read_only,
         }));
     }
 
@@ -211,6 +214,7 @@ impl Core {
             };
             put_answer(&mut reads, (xid, version), op, body, &mut out, self.mistakes);
         }
+        self.answered.push(connection.session);
         self.out.push(Out::Send { conn: connection.conn, frame: out });
     }
 
@@ -259,11 +263,11 @@ impl Core {
 
     fn fire(&mut self, event: &Event) {
         let mut watchers = Vec::new();
-        self.watches.trigger(event.kind, &event.path, |watcher| watchers.push(watcher));
+        self.watches.trigger(event.kind, event.path(), |watcher| watchers.push(watcher));
         for Watcher(number) in watchers {
             let Some(connection) = self.connections.get(&number) else { continue };
             let mut frame = Vec::new();
-            response::put_event(&mut frame, event.kind, event.zxid, &event.path);
+            response::put_event(&mut frame, event.kind, event.zxid, event.path());
             self.out.push(Out::Send { conn: connection.conn, frame });
         }
     }
@@ -275,9 +279,11 @@ impl Core {
             return;
         }
         let conn = connection.conn;
-        if !frame.is_empty() {
-            self.out.push(Out::Send { conn, frame: frame.to_vec() });
+        // The answer to its session's end tells a client that it has nothing more.
+        if connection.session != 0 && reply.then != Then::Close {
+            self.answered.push(connection.session);
         }
+        self.out.push(Out::Send { conn, frame: frame.to_vec() });
         if reply.answers {
             let first = connection.pending.pop_front();
             assert!(matches!(first, Some(Pending::Write)), "replies come in the writes' order");
@@ -289,7 +295,7 @@ impl Core {
         let Some(connection) = self.connections.get_mut(&number) else { return };
         match then {
             Then::Serve => self.answer_queued(number),
-            Then::Begin { session, .. } => {
+            Then::Begin { session, .. } | Then::BeginReadOnly { session, .. } => {
                 connection.phase = Phase::Serving;
                 connection.session = session;
             }

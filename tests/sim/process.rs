@@ -307,15 +307,11 @@ impl World {
                     process.replica.handle_write(&write, now, wall);
                 }
                 ToPipeline::Closed { client } => process.replica.handle_closed(client),
-                ToPipeline::Touch { session } => {
-                    process.replica.handle_touch(now, session);
-                    // Without a leader a session's end that is on its way may come at once with
-                    // the next one; nobody else has taken its locks before.
-                    if process.is_serving() {
-                        self.note_answered(server, session);
-                    }
-                }
+                ToPipeline::Touch { session } => process.replica.handle_touch(now, session),
             }
+        }
+        for session in std::mem::take(&mut process.cores[core].answered) {
+            self.note_answered(server, session);
         }
     }
 

@@ -233,10 +233,8 @@ impl<'a> Driver<'a> {
                     self.window.to = self.window.to.min(now);
                 }
             }
-            Phase::Draining if self.look(now) => {
-                if self.is_drained() || now >= self.deadline {
-                    self.end_draining(now);
-                }
+            Phase::Draining if self.look(now) && (self.is_drained() || now >= self.deadline) => {
+                self.end_draining(now);
             }
             Phase::Flushing if self.look(now) => {
                 let pings = |lane: &Lane| lane.session.pings_pending > 0;
@@ -271,8 +269,10 @@ impl<'a> Driver<'a> {
                     self.report(Report::Armed);
                 }
             } else if now >= self.deadline {
-                let failure = std::mem::take(&mut self.last_failure);
-                self.report(Report::Failed(failure));
+                let armed = self.lanes.iter().filter(|lane| lane.role.is_armed()).count();
+                let (all, why) = (self.lanes.len(), &self.last_failure);
+                let said = format!("{armed} of {all} sessions stand, the others do not: {why}");
+                self.report(Report::Failed(said));
                 self.deadline = Nanos::MAX;
             }
         }

@@ -316,11 +316,52 @@ fn a_learner_tells_of_the_sessions_that_it_heard_of() {
 #[test]
 fn a_session_that_ends_elsewhere_ends_its_connection() {
     let (mut bench, session) = Bench::following();
+    let write = bench.send(A, session, &create("/a", PERSISTENT));
     bench.propose(session, 0, &Txn::CloseSession { paths: None }).unwrap();
-    bench.let_out();
-    let [answer] = &bench.answers[..] else { panic!("{:?}", bench.answers) };
-    assert_eq!((answer.client, answer.then, answer.body.len()), (A, Then::Close, 0));
+    // Before it is committed: the leader may be lost, and the next one commits it.
+    bench.pipeline.handle_appended();
+    assert_eq!(bench.closes(), [A]);
     assert!(!bench.pipeline.sessions().contains(session));
+    bench.propose(session, write, &Txn::Error { code: ErrorCode::SessionExpired.raw() }).unwrap();
+    bench.let_out();
+    assert_eq!(bench.closes(), []);
+    assert_eq!(bench.answers, [], "nothing more is said");
+}
+
+/// The next leader may commit the end while nobody here hears of it.
+#[test]
+fn a_session_that_expires_is_answered_nothing_from_then_on() {
+    let (mut bench, _) = Bench::leading();
+    let session = bench.connect(A);
+    bench.answers.clear();
+    bench.notices.clear();
+    let write = bench.send(A, session, &create("/a", PERSISTENT));
+    for _ in 0..6 {
+        bench.advance(TICK_MS);
+        bench.pipeline.handle_led(bench.now);
+        bench.pipeline.handle_timeout(bench.now, bench.wall);
+    }
+    assert!(!bench.pipeline.sessions().contains(session), "its end is prepared");
+    assert_eq!(bench.closes(), [A]);
+    bench.send(A, session, &create("/b", PERSISTENT));
+    assert_eq!(bench.closes(), [A], "what was on its way is not taken: {write}");
+}
+
+/// Its client waits for the answer, but no longer than it may without a leader.
+#[test]
+fn a_session_whose_end_was_asked_for_is_kept_no_longer_than_others_without_a_leader() {
+    let (mut bench, session) = Bench::following();
+    bench.pipeline.handle_led(bench.now);
+    let xid = bench.send(A, session, &CLOSE);
+    bench.propose(session, xid, &Txn::CloseSession { paths: None }).unwrap();
+    assert_eq!(bench.closes(), []);
+    bench.take_role(Role::Looking, 0);
+    bench.advance(4374);
+    bench.pipeline.handle_timeout(bench.now, bench.wall);
+    assert_eq!(bench.closes(), []);
+    bench.advance(1);
+    bench.pipeline.handle_timeout(bench.now, bench.wall);
+    assert_eq!(bench.closes(), [A]);
 }
 
 // ── Without a leader ──
