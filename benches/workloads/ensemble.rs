@@ -9,7 +9,7 @@ use ringkeeper::replica::Replica;
 use ringkeeper::time::{Time, WallMs};
 use ringkeeper::tree::Tree;
 use ringkeeper::wire::election::Notification;
-use ringkeeper::wire::quorum::{FromLeader, FromLearner, ServerId};
+use ringkeeper::wire::quorum::{Extensions, FromLeader, FromLearner, ServerId};
 use ringkeeper::zab::Zab;
 use ringkeeper::zab::ensemble::{Ensemble, Member};
 use ringkeeper::zab::output::{Action, LinkId, Recovered, Role, Standing};
@@ -77,11 +77,14 @@ fn member(server: usize) -> Replica {
         members: (0..SERVERS).map(voter).collect(),
         config: Arc::from([]),
         config_version: 0,
+        next: None,
+        is_dynamic: false,
         tick: Duration::from_secs(2),
         init_limit_ticks: 10,
         sync_limit_ticks: 5,
         commit_log_count: 500,
         commit_log_bytes_max: 32 << 20,
+        extensions: Extensions::ALL,
     };
     let writer = grown(PARENTS);
     let recovered = Recovered {

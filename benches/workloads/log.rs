@@ -141,7 +141,8 @@ fn replay() -> Run {
         let mut writer = grown(PARENTS);
         let images = [Image { sequence: 1, bytes: &bytes }];
         meter.measure(&mut || {
-            for txn in read_images(&images, &history) {
+            let mut txns = read_images(&images, &history);
+            while let Some(txn) = txns.next_txn() {
                 let (zxid, txn) = txn.expect("it is sound");
                 let logged = txn::decode(txn).expect("it is whole");
                 writer.apply(&logged.header, &logged.txn).expect("the transaction fits");

@@ -16,7 +16,7 @@ use std::time::Duration;
 use ringkeeper::io::ring::{Completion, Ring, RingConfig, Token, Wait};
 use ringkeeper::pipeline::auth::AuthConfig;
 use ringkeeper::pipeline::session::Sessions;
-use ringkeeper::pipeline::{Client, Notice, Pipeline, Settings, Write};
+use ringkeeper::pipeline::{Client, Modes, Notice, Pipeline, Settings, Write};
 use ringkeeper::replica::Replica;
 use ringkeeper::server::admission::Admission;
 use ringkeeper::server::client::{ClientConfig, ClientCore, Limits, Links};
@@ -141,6 +141,8 @@ pub fn settings() -> Settings {
         close_session_txn: true,
         txn_bytes_max: 1 << 20,
         reconfig: false,
+        standalone_enabled: true,
+        modes: Modes::default(),
         session_timeout_ms_min: 4000,
         session_timeout_ms_max: 40_000,
         auth: AuthConfig::default(),

@@ -58,7 +58,7 @@ pub mod reconfig;
 pub mod role;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -345,6 +345,7 @@ pub struct Pipeline {
     committed_digest: Option<u64>,
     /// A reply in the making that goes to nobody here, or not at once.
     scratch: Vec<u8>,
+    rewinds: u64,
     stats: PipelineStats,
 }
 
@@ -387,6 +388,7 @@ impl Pipeline {
             uncommitted_digests: VecDeque::new(),
             committed_digest: None,
             scratch: Vec::new(),
+            rewinds: 0,
             stats: PipelineStats::default(),
         }
     }
@@ -409,6 +411,11 @@ impl Pipeline {
     /// The tree's digest after every [`DIGEST_INTERVAL`]th transaction, oldest first.
     pub fn digests(&self) -> impl Iterator<Item = (Zxid, u64)> {
         self.digests.iter().copied()
+    }
+
+    /// How often transactions were taken back, or everything was replaced.
+    pub fn rewinds(&self) -> u64 {
+        self.rewinds
     }
 
     /// The zxid of the last transaction that was prepared here, or applied as a learner.

@@ -138,6 +138,7 @@ impl Pipeline {
             return false;
         }
         self.handle_appended();
+        self.rewinds += 1;
         self.writer.pop_above(after);
         self.sessions.pop_above(after, now);
         self.prepared = self.prepared.min(after);
@@ -174,6 +175,7 @@ impl Pipeline {
     pub fn handle_replaced(&mut self, mut writer: Writer, sessions: Vec<(i64, i32)>, now: Time) {
         writer.set_watched(true);
         writer.set_now(now);
+        self.rewinds += 1;
         self.prepared = writer.last_zxid();
         self.committed = self.prepared;
         self.published = self.prepared;

@@ -28,7 +28,7 @@ mod local;
 mod read_only;
 mod roles;
 
-const TREE: TreeConfig = TreeConfig { seed: 7, extended_types: true };
+pub(crate) const TREE: TreeConfig = TreeConfig { seed: 7, extended_types: true };
 const TICK_MS: u64 = 2000;
 const SUPER: &str = "super:secret";
 const A: Client = Client { core: 0, connection: 1 };
@@ -38,7 +38,7 @@ const PERSISTENT: i32 = 0;
 const EPHEMERAL: i32 = 1;
 const SEQUENTIAL: i32 = 2;
 
-fn settings() -> Settings {
+pub(crate) fn settings() -> Settings {
     Settings {
         extended_types: true,
         enforce_quota: true,

@@ -17,7 +17,9 @@ pub struct Snapshots {
     /// The zxid and the log's bytes at which the next one is due.
     due: (u64, u64),
     last: Zxid,
-    waiting: Option<SnapshotJob>,
+    /// The one whose version is not committed or not durable, and how often the pipeline had taken
+    /// something back when it was fixed.
+    waiting: Option<(u64, SnapshotJob)>,
     held: Vec<Zxid>,
     released: bool,
     /// From a job's start to its end.
@@ -63,21 +65,28 @@ impl Snapshots {
         durable: Zxid,
         log_bytes: u64,
     ) -> Option<SnapshotJob> {
+        let rewinds = pipeline.rewinds();
+        if self.waiting.take_if(|(of, _)| *of != rewinds).is_some() {
+            // Its version may never have been, and the number of it is passed by later epochs'.
+            self.held.clear();
+            self.released = true;
+        }
         let txns = pipeline.stats().txns;
         let is_due = txns >= self.due.0 || log_bytes >= self.due.1;
         if is_due && self.held.is_empty() && pipeline.prepared() > self.last {
             self.plan(txns, log_bytes);
             let zxid = pipeline.prepared();
             self.held.push(zxid);
-            self.waiting = Some(SnapshotJob {
+            let job = SnapshotJob {
                 tree: Arc::clone(pipeline.writer().tree()),
                 zxid,
                 digest: pipeline.writer().digest(),
                 sessions: pipeline.sessions().iter().collect(),
-            });
+            };
+            self.waiting = Some((rewinds, job));
         }
         let through = pipeline.committed().min(durable);
-        self.waiting.take_if(|job| job.zxid <= through)
+        self.waiting.take_if(|(_, job)| job.zxid <= through).map(|(_, job)| job)
     }
 
     /// A snapshot is done. The zxid of the oldest one that is kept, where it succeeded.
@@ -88,7 +97,8 @@ impl Snapshots {
             Ok(oldest) => {
                 self.taken += 1;
                 self.durations_ms.add(done.took_ms);
-                self.last = done.zxid;
+                // A leader's state may have come meanwhile.
+                self.last = self.last.max(done.zxid);
                 Some(oldest)
             }
             Err(error) => {
@@ -101,16 +111,7 @@ impl Snapshots {
 
     /// The state was replaced by a snapshot of `zxid`, which is on disk.
     pub fn handle_replaced(&mut self, zxid: Zxid) {
-        self.handle_popped(Zxid::ZERO);
         self.last = zxid;
-    }
-
-    /// What is after `zxid` never happened: no snapshot of it is taken.
-    pub fn handle_popped(&mut self, zxid: Zxid) {
-        if self.waiting.take_if(|job| job.zxid > zxid).is_some() {
-            self.held.clear();
-            self.released = true;
-        }
     }
 
     /// The versions that the tree must keep.
@@ -126,5 +127,68 @@ impl Snapshots {
     /// The zxid of the last snapshot.
     pub fn last(&self) -> Zxid {
         self.last
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::pipeline::session::Sessions;
+    use crate::pipeline::tests::{TREE, settings};
+    use crate::pipeline::{Client, Connect};
+    use crate::time::{Time, WallMs};
+    use crate::tree::writer::Writer;
+    use crate::zab::output::Role;
+
+    use super::*;
+
+    const NOW: Time = Time::from_nanos(0);
+
+    fn begin_leading(pipeline: &mut Pipeline, epoch: u32) {
+        pipeline.handle_role(Role::Looking, 0, NOW, WallMs(0));
+        pipeline.handle_role(Role::Leading { epoch }, epoch, NOW, WallMs(0));
+    }
+
+    /// One transaction, the beginning of a session. It is not committed.
+    fn prepare(pipeline: &mut Pipeline, connection: u64) {
+        let client = Client { core: 0, connection };
+        let (timeout_ms, session, password) = (10_000, 0, None);
+        let connect = Connect { client, timeout_ms, session, password, has_read_only: true };
+        pipeline.handle_connect(connect, NOW, WallMs(0));
+    }
+
+    /// A snapshot is fixed before its version is committed. Where that is taken back, it never was,
+    /// though later epochs' numbers pass it.
+    #[test]
+    fn no_snapshot_is_taken_of_what_was_taken_back() {
+        let writer = Writer::new(TREE, NOW);
+        let sessions = Sessions::new(2000, 1, 5000);
+        let mut pipeline = Pipeline::new(writer, sessions, settings(), 1, NOW);
+        let mut snapshots = Snapshots::new(Zxid::ZERO, 1, u64::MAX, 0);
+        begin_leading(&mut pipeline, 1);
+        prepare(&mut pipeline, 1);
+        assert!(snapshots.poll_job(&pipeline, Zxid::MAX, 0).is_none());
+        assert_eq!(snapshots.held(), [Zxid::new(1, 1)]);
+
+        assert!(pipeline.pop_above(Zxid::ZERO, NOW));
+        begin_leading(&mut pipeline, 2);
+        prepare(&mut pipeline, 2);
+        assert!(snapshots.poll_job(&pipeline, Zxid::MAX, 0).is_none());
+        assert!(snapshots.is_released(), "what it held can be given up");
+        assert_eq!(snapshots.held(), [Zxid::new(2, 1)]);
+        pipeline.handle_committed(Zxid::new(2, 1));
+        let job = snapshots.poll_job(&pipeline, Zxid::MAX, 0).unwrap();
+        assert_eq!((job.zxid, job.digest), (Zxid::new(2, 1), pipeline.writer().digest()));
+        assert_eq!(job.sessions, pipeline.sessions().iter().collect::<Vec<_>>());
+    }
+
+    /// A snapshot that was under way when a leader's state came is the older one of the two.
+    #[test]
+    fn a_snapshot_that_ends_late_is_not_the_last() {
+        let mut snapshots = Snapshots::new(Zxid::ZERO, 1, u64::MAX, 0);
+        snapshots.handle_replaced(Zxid::new(2, 9));
+        let oldest = Zxid::new(1, 4);
+        let done = SnapshotDone { zxid: Zxid::new(1, 5), took_ms: 1, result: Ok(oldest) };
+        assert_eq!(snapshots.handle_done(done), Some(oldest));
+        assert_eq!(snapshots.last(), Zxid::new(2, 9));
     }
 }

@@ -1,4 +1,4 @@
-//! The members of an ensemble as text: in `/zookeeper/config`, in notifications, in NEWLEADER and in
+//! An ensemble's members as text: in `/zookeeper/config`, in notifications, in NEWLEADER and in
 //! dynamic configuration files (`QuorumMaj.java`, `QuorumHierarchical.java`, `QuorumServer`).
 //!
 //! ```text

@@ -26,6 +26,8 @@ use crate::zxid::Zxid;
 /// dialled again, which doubles up to the second.
 const REDIAL_MIN: Duration = Duration::from_millis(2);
 const REDIAL_MAX: Duration = Duration::from_secs(1);
+/// A leader that has not been reached for so long, or for a tick if that is more, is given up.
+const REACH_MIN: Duration = Duration::from_secs(1);
 /// What comes while the log is being cut waits, at most so many bytes of it.
 const DEFERRED_BYTES_MAX: usize = 64 << 20;
 
@@ -97,6 +99,8 @@ pub(super) struct Learner {
     pub successor: Option<ServerId>,
     /// Set when this has ended, to why.
     pub over: Option<&'static str>,
+    /// It has ended because nothing answers where the leader should be.
+    pub is_out_of_reach: bool,
     pub began: Time,
     pub up_to_date: Option<Time>,
 }
@@ -108,7 +112,8 @@ impl Learner {
         self.up_to_date.map(|_| self.heard)
     }
 
-    pub fn new(peer: &mut Peer, now: Time, leader: ServerId) -> Learner {
+    /// Dials the leader after `pause`.
+    pub fn new(peer: &mut Peer, now: Time, leader: ServerId, pause: Duration) -> Learner {
         let mut learner = Learner {
             leader,
             is_observer: false,
@@ -128,10 +133,17 @@ impl Learner {
             deferred_bytes: 0,
             successor: None,
             over: None,
+            is_out_of_reach: false,
             began: now,
             up_to_date: None,
         };
-        learner.dial_when_settled(peer);
+        match pause {
+            Duration::ZERO => learner.dial_when_settled(peer),
+            pause => {
+                learner.heard = now + pause;
+                learner.stage = Stage::Redialling(now + pause);
+            }
+        }
         learner
     }
 
@@ -626,13 +638,18 @@ impl Learner {
     fn limit(&self, peer: &Peer) -> Duration {
         match self.stage {
             Stage::UpToDate => peer.sync_limit(),
+            _ if self.is_dialling() => reach_limit(peer),
             _ => peer.init_limit(),
         }
     }
 
     pub fn handle_timeout(&mut self, peer: &mut Peer, now: Time) {
         if now >= self.heard + self.limit(peer) {
-            self.over = Some("the leader is silent");
+            self.is_out_of_reach = self.is_dialling();
+            self.over = Some(match self.is_out_of_reach {
+                true => "the leader's quorum port does not answer",
+                false => "the leader is silent",
+            });
         } else if let Stage::Redialling(at) = self.stage
             && at <= now
         {
@@ -640,6 +657,11 @@ impl Learner {
             self.dial_when_settled(peer);
         }
     }
+}
+
+/// How long a leader that was elected is dialled.
+pub(super) fn reach_limit(peer: &Peer) -> Duration {
+    peer.ensemble.tick.max(REACH_MIN).min(peer.init_limit())
 }
 
 /// What a message is called on the wire.

@@ -34,6 +34,8 @@ mod leader;
 
 mod learner;
 
+mod joins;
+
 #[cfg(test)]
 mod tests;
 
@@ -49,6 +51,7 @@ use crate::zxid::Zxid;
 use self::election::{Election, ElectionOutput};
 use self::ensemble::Ensemble;
 use self::handler::Stage;
+use self::joins::Joins;
 use self::leader::{Ending, Leader};
 use self::learner::Learner;
 use self::output::{
@@ -66,6 +69,11 @@ const WAITING_MAX: usize = 256;
 /// would be waited for.
 const EARLY_MAX: Duration = Duration::from_millis(500);
 
+/// A leader that was not reached is passed over for so many times as long as it was dialled: long
+/// enough for all to give it up and to elect another, which is all that is needed of it; short
+/// enough for whoever needs it after all.
+const AVOIDED_LIMITS: u32 = 2;
+
 /// One server's part in its ensemble.
 ///
 /// After every call that goes in, drain [`Zab::poll_output`] before the next. After a pause of the
@@ -82,6 +90,7 @@ pub struct Zab {
     counter_max: u32,
     /// Under whom a reconfiguration has placed this server.
     handover: Option<ServerId>,
+    joins: Joins,
     looking_since: Time,
     election_took: Duration,
 }
@@ -134,6 +143,7 @@ impl Zab {
             waiting: Vec::new(),
             counter_max: COUNTER_MAX,
             handover: None,
+            joins: Joins::new(seed),
             looking_since: now,
             election_took: Duration::ZERO,
         };
@@ -638,6 +648,17 @@ impl Zab {
             self.leave();
             return;
         }
+        if let State::Learning(learner) = &self.state {
+            if learner.is_out_of_reach {
+                let until = now + learner::reach_limit(&self.peer) * AVOIDED_LIMITS;
+                self.election.avoid(learner.leader, until);
+            }
+            match learner.up_to_date {
+                Some(_) => self.joins.handle_joined(),
+                None if learner.is_dialling() => {}
+                None => self.joins.handle_failed(learner.leader, reason.unwrap_or_default()),
+            }
+        }
         self.shut_down();
         self.state = State::Draining;
         self.looking_since = now;
@@ -711,7 +732,11 @@ impl Zab {
                     Doing::Leading => {
                         State::Leading(Box::new(Leader::new(&mut self.peer, now, self.counter_max)))
                     }
-                    _ => State::Learning(Box::new(Learner::new(&mut self.peer, now, leader))),
+                    _ => {
+                        let pause = self.joins.pause(leader, self.peer.ensemble.tick);
+                        let learner = Learner::new(&mut self.peer, now, leader, pause);
+                        State::Learning(Box::new(learner))
+                    }
                 };
             }
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ringkeeper::wire::election::Notification;
+use ringkeeper::wire::election::{Doing, Notification};
 use ringkeeper::wire::quorum::{FromLeader, FromLearner, ServerId};
 use ringkeeper::zab::output::{Action, LinkId, Role};
 use ringkeeper::zxid::Zxid;
@@ -175,7 +175,10 @@ impl World {
                 let after = self.disk_time(server);
                 self.own_after(server, after, Own::SoundSaved);
             }
-            Action::Members { .. } => {}
+            Action::Members { current, .. } => {
+                let after = self.disk_time(server);
+                self.own_after(server, after, Own::MembersSaved(current));
+            }
             Action::Resigned => {
                 process.is_over = true;
                 let after = self.random.between((5, 500)) * MS;
@@ -201,9 +204,12 @@ impl World {
         if let Some(vote) = &notification.vote
             && !self.knobs.tampering.acks_early
         {
-            // Others may still vote for what a leader has taken back from it, and it repeats that;
-            // their ACKEPOCH shows then that they are ahead.
-            let durable = process.log.durable().max(process.highest);
+            // Others may still vote for what a leader has taken back from it. It does not vote so
+            // itself, but repeats what they have decided; their ACKEPOCH shows if they are ahead.
+            let durable = match notification.doing {
+                Doing::Looking => process.log.durable(),
+                _ => process.log.durable().max(process.highest),
+            };
             votes_are_durable(server, vote.leader, vote.zxid, durable);
         }
         if let Some(&(conn, side)) = process.peers.get(&peer) {

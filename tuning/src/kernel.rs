@@ -184,7 +184,7 @@ pub const KNOBS: &[Knob] = &[
         id: "net.core.rmem_max",
         family: Family::Kernel,
         what: "The most that a program may ask for by SO_RCVBUF.",
-        why: "The server does not ask: it leaves its buffers to the kernel, which goes by tcp_rmem.",
+        why: "The server does not ask: it leaves buffers to the kernel, which goes by tcp_rmem.",
         default: "212992 (4194304 from Linux 6.18 on)",
         wanted: "as it is",
         source: Source::Sysctl("net.core.rmem_max"),

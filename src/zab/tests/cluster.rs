@@ -262,6 +262,10 @@ impl Node {
         self.zab.as_mut().expect("a server that is up")
     }
 
+    pub fn work(&mut self, work: Work) {
+        self.disk.works.push_back(work);
+    }
+
     pub fn is_up(&self) -> bool {
         self.zab.is_some()
     }

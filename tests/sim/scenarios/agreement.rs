@@ -7,7 +7,7 @@ use crate::scenarios::{
 };
 use crate::world::World;
 
-pub const SCENARIOS: [Scenario; 18] = [
+pub const SCENARIOS: [Scenario; 19] = [
     Scenario { name: "b01_epoch_is_behind_the_log", knobs: |it| slow_disks(it), play: b01 },
     Scenario { name: "b02_newleader_waits_for_the_disk", knobs: |it| slow_disks(it), play: b02 },
     Scenario { name: "b03_commit_right_after_newleader", knobs: |it| busy(it), play: b03 },
@@ -23,6 +23,7 @@ pub const SCENARIOS: [Scenario; 18] = [
     Scenario { name: "b13_counter_runs_out", knobs: |it| it.counter = u32::MAX - 150, play: b13 },
     Scenario { name: "b14_disloyal_voters", knobs: |it| it.voters = 5, play: b14 },
     Scenario { name: "b17_isolated_leader", knobs: |_| {}, play: b17 },
+    Scenario { name: "b17_a_leader_that_hears_nobody", knobs: |_| {}, play: deaf },
     Scenario { name: "b22_slow_and_lossy_network", knobs: lossy, play: b22 },
     Scenario { name: "b24_all_restart_at_every_step", knobs: |_| {}, play: b24 },
     Scenario { name: "b25_observers_miss_nothing", knobs: observers, play: b25 },
@@ -215,6 +216,24 @@ fn b17(world: &mut World) {
     wait_for_writes(world, 20);
     world.network.heal(world.now);
     wait_for_all(world);
+}
+
+/// What a leader says arrives, and what it is told does not: it costs one election, in which it is
+/// voted for and not found, and then another leads.
+fn deaf(world: &mut World) {
+    for _ in 0..3 {
+        let leader = wait_for_all(world);
+        wait_for_writes(world, 20);
+        for other in (0..world.servers.len()).filter(|it| *it != leader) {
+            world.network.block(other, leader);
+        }
+        // It gives up after 1000 ms, and is dialled for as long.
+        world.run_ms(2000);
+        let before = acknowledged(world);
+        let has_another = |world: &World| acknowledged(world) > before + 10;
+        assert!(world.run_until(1500, has_another), "a leader that hears nobody is elected again");
+        world.network.heal(world.now);
+    }
 }
 
 fn b22(world: &mut World) {

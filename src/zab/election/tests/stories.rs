@@ -209,3 +209,81 @@ fn a_damaged_server_is_not_waited_for() {
     one.hear(1, Leading, vote(1, 1, 5), 1);
     assert_eq!(one.leader(), None, "an observer is no part of a leader's quorum");
 }
+
+/// What the server hears, and all that it votes for then.
+fn votes_after(one: &mut One, from: i64, heard: Vote) -> Option<Vote> {
+    one.hear(from, Looking, heard, 1);
+    one.election.vote()
+}
+
+/// A server that is heard and hears nobody has the best vote in each election.
+#[test]
+fn a_leader_that_cannot_be_reached_is_passed_over() {
+    let mut one = One::looking(ensemble(1, 3), 1, 5);
+    let until = one.now + Duration::from_secs(2);
+    one.election.avoid(ServerId(2), until);
+    assert_eq!(votes_after(&mut one, 2, vote(2, 1, 9)), Some(vote(1, 1, 5)));
+    assert_eq!(votes_after(&mut one, 0, vote(1, 1, 5)), Some(vote(1, 1, 5)));
+    assert_eq!(one.leader(), Some(1), "and it is not waited for");
+
+    // Also where it opens a round.
+    let mut one = One::looking(ensemble(1, 3), 1, 5);
+    one.election.avoid(ServerId(2), until);
+    one.hear(2, Looking, vote(2, 1, 9), 7);
+    assert_eq!((one.election.round(), one.election.vote()), (7, Some(vote(1, 1, 5))));
+}
+
+#[test]
+fn a_leader_is_passed_over_for_a_while_and_only_where_there_can_be_another() {
+    let avoiding = || {
+        let mut one = One::looking(ensemble(1, 3), 1, 5);
+        one.election.avoid(ServerId(2), one.now + Duration::from_secs(2));
+        one
+    };
+    let mut one = avoiding();
+    one.reachable(0, false);
+    assert_eq!(votes_after(&mut one, 2, vote(2, 1, 9)), Some(vote(2, 1, 9)), "who else?");
+
+    let mut one = avoiding();
+    assert_eq!(votes_after(&mut one, 2, vote(2, 1, 9)), Some(vote(1, 1, 5)));
+    one.wait(1999);
+    assert_eq!(one.election.vote(), Some(vote(1, 1, 5)));
+    one.wait(1 + FINALIZE_WAIT.as_millis() as u64);
+    assert_eq!(one.leader(), Some(2), "what it has said is not forgotten");
+
+    let mut one = avoiding();
+    one.reachable(2, true);
+    assert_eq!(votes_after(&mut one, 2, vote(2, 1, 9)), Some(vote(2, 1, 9)), "it hears again");
+
+    let mut one = avoiding();
+    one.hear(0, Following, vote(2, 1, 9), 1);
+    one.hear(2, Leading, vote(2, 1, 9), 1);
+    assert_eq!(one.leader(), Some(2), "a quorum follows it");
+}
+
+/// What a leader has taken back from a server, others may still vote for: that server would lead
+/// with less than they have, and be given up in discovery.
+#[test]
+fn a_vote_that_its_own_leader_refutes_is_not_taken_over() {
+    let mut one = One::looking(ensemble(1, 5), 1, 5);
+    assert_eq!(votes_after(&mut one, 0, vote(2, 1, 9)), Some(vote(2, 1, 9)));
+    assert_eq!(votes_after(&mut one, 2, vote(2, 1, 4)), Some(vote(1, 1, 5)));
+    assert_eq!(votes_after(&mut one, 3, vote(2, 1, 9)), Some(vote(1, 1, 5)));
+    assert_eq!(votes_after(&mut one, 3, vote(3, 1, 6)), Some(vote(3, 1, 6)));
+    assert_eq!(one.leader(), None);
+
+    // Where that server cannot be heard, its old word counts for nothing.
+    let mut one = One::looking(ensemble(1, 5), 1, 5);
+    one.hear(2, Looking, vote(2, 1, 4), 1);
+    one.reachable(2, false);
+    assert_eq!(votes_after(&mut one, 0, vote(2, 1, 9)), Some(vote(2, 1, 9)));
+}
+
+#[test]
+fn a_server_does_not_vote_for_itself_with_what_it_has_lost() {
+    let mut one = One::looking(ensemble(1, 3), 1, 5);
+    assert_eq!(votes_after(&mut one, 0, vote(1, 1, 9)), Some(vote(1, 1, 5)));
+    one.hear(0, Looking, vote(1, 1, 9), 4);
+    assert_eq!((one.election.round(), one.election.vote()), (4, Some(vote(1, 1, 5))));
+    assert_eq!(one.leader(), None);
+}
