@@ -712,7 +712,7 @@ impl Zab {
         self.state = if leader == self.peer.me() {
             State::Leading(Box::new(Leader::new(&mut self.peer, now, self.counter_max)))
         } else {
-            State::Learning(Box::new(Learner::new(&mut self.peer, now, leader)))
+            State::Learning(Box::new(Learner::new(&mut self.peer, now, leader, Duration::ZERO)))
         };
     }
 
