@@ -3,8 +3,8 @@
 
     compare.py [SECTION...] [--rounds N] [--seconds S] [--nodes N] [--data DIR] [--json FILE]
 
-Sections: memory, snapshot, directory (all of them by default); rates and latencies are `loadgen compare`'s. The servers run one process each on
-free ports of 127.0.0.1, with their data on the same volume (`--data`). Rounds alternate between them, what is
+Sections: memory, snapshot, directory (all of them by default); rates and latencies are for `loadgen compare`. The
+servers run one process each on free ports of 127.0.0.1, with their data on the same volume (`--data`). Rounds alternate between them, what is
 printed is the median, and the ratio says how many times better the second is. Generator and server share the
 cores, so throughput is of both: CPU per operation is the server's own.
 
