@@ -14,7 +14,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::Config;
-use crate::config::ensemble::Role;
+use crate::wire::membership::Role;
 
 /// The first kernel with `DEFER_TASKRUN` (6.1) and multishot receive (6.0).
 const KERNEL_LEAST: (u32, u32) = (6, 1);
@@ -163,6 +163,24 @@ fn ensemble(config: &Config) -> Finding {
 fn executors(config: &Config) -> u64 {
     let here = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     config.cores.clients.map_or(here, u64::from) + OTHER_EXECUTORS
+}
+
+/// Memory that a server with this configuration wants to lock, in bytes.
+pub fn locked_bytes(config: &Config) -> u64 {
+    executors(config) * MEMLOCK_BYTES_PER_EXECUTOR
+}
+
+/// Descriptors that a server with this configuration wants to be able to open.
+pub fn descriptors(config: &Config) -> u64 {
+    u64::from(config.limits.connections_max) + OTHER_DESCRIPTORS
+}
+
+/// Whether the kernel gives this process a ring of the kind that the server makes.
+///
+/// # Errors
+/// It does not, and this is what it says.
+pub fn ring() -> Result<(), String> {
+    try_io_uring().map_err(|errno| errno.to_string())
 }
 
 fn kernel(release: &str) -> Finding {

@@ -4,6 +4,7 @@
 
 pub mod files;
 pub mod migration;
+pub mod tune;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -36,6 +37,8 @@ pub enum Exit {
     Data = 5,
     /// The disk failed or is full.
     Disk = 6,
+    /// Some settings of the host could not be changed, or not be put back.
+    Partly = 7,
 }
 
 impl From<Exit> for ExitCode {
@@ -148,7 +151,7 @@ fn probe(config: &Config) -> Finding {
 }
 
 /// Writes an answer. A reader that has gone away, as `head` does, is no fault.
-fn print(text: &str) {
+pub(super) fn print(text: &str) {
     let mut out = std::io::stdout().lock();
     if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush())
         && error.kind() != std::io::ErrorKind::BrokenPipe

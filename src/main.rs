@@ -30,6 +30,7 @@ Exit codes:
   4  the host lacks what a server needs
   5  the data is damaged, or the server refuses to start on it
   6  the disk failed or is full
+  7  tune: some settings of the host could not be changed, or not be put back
 
 Environment:
   SERVER_JVMFLAGS, JVMFLAGS  -Dzookeeper.KEY=VALUE flags, as for Apache's zkServer.sh
@@ -51,6 +52,88 @@ enum Command {
     Export(Migration),
     /// Say whether this host can run a configuration, and what to change.
     Check(Configuration),
+    /// Judge the settings of this host, change them, and put them back.
+    Tune(Tuning),
+}
+
+/// What is done with the host's settings.
+#[derive(Args)]
+#[command(after_help = TUNE_HELP)]
+struct Tuning {
+    #[command(flatten)]
+    task: TuningTask,
+    /// Of these knobs only, as `disk` or `disk.scheduler`; some are turned only when named.
+    #[arg(long, value_name = "ID,...", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Say what would be done, and do nothing.
+    #[arg(long, conflicts_with_all = ["check", "explain"])]
+    dry_run: bool,
+    /// With --apply: let the changes outlive a boot, in /etc/sysctl.d and /etc/tmpfiles.d.
+    #[arg(long, requires = "apply")]
+    persist: bool,
+    /// With --revert: put back what somebody has changed since, too.
+    #[arg(long, requires = "revert")]
+    force: bool,
+    /// One JSON object instead of a table.
+    #[arg(long, conflicts_with = "explain")]
+    json: bool,
+    /// Where what was changed is written down.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/ringkeeper/tuning")]
+    state: PathBuf,
+    /// Where the host's files are.
+    #[arg(long, hide = true, default_value = "/")]
+    root: PathBuf,
+    #[command(flatten)]
+    configuration: Configuration,
+}
+
+/// Exactly one of these.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct TuningTask {
+    /// Look at every knob and say what matters most here; change nothing.
+    #[arg(long)]
+    check: bool,
+    /// Change what --check calls `change`, and what --only names.
+    #[arg(long)]
+    apply: bool,
+    /// Put back exactly what was there before.
+    #[arg(long)]
+    revert: bool,
+    /// Print all that is known of the knobs, as Markdown.
+    #[arg(long)]
+    explain: bool,
+}
+
+const TUNE_HELP: &str = "\
+Exit codes:
+  0  all is well, or was done; --check: the server starts, whatever else it advises
+  2  the command line has no meaning, or --only names no knob
+  4  --check: the server would not start here; or another tune is at work
+  5  the file that says what to put back is damaged
+  6  that file cannot be read or written; nothing is changed then
+  7  some settings could not be changed, or were changed by somebody since: the table says which";
+
+impl From<Tuning> for cli::tune::TuneArgs {
+    fn from(it: Tuning) -> cli::tune::TuneArgs {
+        let task = match it.task {
+            TuningTask { apply: true, .. } => cli::tune::Task::Apply,
+            TuningTask { revert: true, .. } => cli::tune::Task::Revert,
+            TuningTask { explain: true, .. } => cli::tune::Task::Explain,
+            TuningTask { .. } => cli::tune::Task::Check,
+        };
+        cli::tune::TuneArgs {
+            task,
+            only: it.only,
+            persist: it.persist,
+            dry_run: it.dry_run,
+            force: it.force,
+            json: it.json,
+            state: it.state,
+            root: it.root,
+            config: it.configuration.into(),
+        }
+    }
 }
 
 /// What is done with files.
@@ -114,6 +197,7 @@ fn main() -> ExitCode {
     let exit = match command {
         Command::Server(configuration) => cli::server(configuration.into()),
         Command::Check(configuration) => cli::check(configuration.into()),
+        Command::Tune(tuning) => cli::tune::tune(tuning.into()),
         Command::Log(Files::Dump { path }) => cli::files::log_dump(&path),
         Command::Log(Files::Verify { path }) => cli::files::log_verify(&path),
         Command::Snapshot(Files::Dump { path }) => cli::files::snapshot_dump(&path),

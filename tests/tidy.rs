@@ -238,8 +238,9 @@ fn unreachable(files: &[File]) -> Vec<String> {
 fn is_root(path: &str) -> bool {
     let parts: Vec<&str> = path.split('/').collect();
     match parts[..] {
-        ["src", "lib.rs" | "main.rs"] | ["loadgen", "src", "main.rs"] => true,
-        ["src", "bin", _] | ["fuzz", "fuzz_targets", _] => true,
+        ["src", "lib.rs" | "main.rs"] | ["loadgen", "src", "lib.rs" | "main.rs"] => true,
+        ["tuning", "src", "lib.rs"] => true,
+        ["src", "bin", _] | ["fuzz", "fuzz_targets", _] | ["loadgen", "tests", _] => true,
         ["tests" | "benches" | "examples", file] => file.ends_with(".rs"),
         ["tests" | "benches" | "examples", _, file] => file == "main.rs",
         [file] => file == "build.rs",

@@ -1,39 +1,72 @@
 //! What to send: a workload and its numbers, and the paths that it touches.
 //!
 //! ```text
-//! ROOT/k/00000042              the nodes that get, set, mixed and watch use (`--keys`)
-//! ROOT/d/00000007/00000042     the nodes that create and fill make: number N in directory N mod D
+//! ROOT/k/00000042              the nodes that get, set, mixed, multi and watch use (`--keys`)
+//! ROOT/d/00000007/00000042     the nodes that create, fill, delete and ephemeral make:
+//!                              number N in directory N mod D
+//! ROOT/l/00000003/…            the places in the line of lock 3
+//! ROOT/q/00000003/…            the items of queue 3
 //! ```
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::client::Frame;
+use crate::outcome;
 
 /// Digits of a number in a path.
 const DIGITS: usize = 8;
 
 /// What the connections do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Workload {
-    /// New nodes, in one directory or spread over `--directories`.
     Create,
-    /// New values for the nodes of `--keys`, at random.
     Set,
-    /// Reads of the nodes of `--keys`, at random.
     Get,
-    /// Reads and writes as `--read-percent` says.
+    Delete,
+    Multi,
     Mixed,
-    /// `--watchers` connections watch all of `--keys`, the others set them in turn.
+    Ephemeral,
+    Connect,
     Watch,
-    /// `--count` new nodes as fast as they go, `--fan-out` of them in each directory.
+    Lock,
+    Queue,
     Fill,
+}
+
+impl Workload {
+    pub fn name(self) -> &'static str {
+        match self {
+            Workload::Create => "create",
+            Workload::Set => "set",
+            Workload::Get => "get",
+            Workload::Delete => "delete",
+            Workload::Multi => "multi",
+            Workload::Mixed => "mixed",
+            Workload::Ephemeral => "ephemeral",
+            Workload::Connect => "connect",
+            Workload::Watch => "watch",
+            Workload::Lock => "lock",
+            Workload::Queue => "queue",
+            Workload::Fill => "fill",
+        }
+    }
+
+    /// What one unit of the workload's work is called: what CPU is divided by.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Workload::Watch => "event",
+            Workload::Lock => "lock",
+            Workload::Queue => "item",
+            Workload::Connect => "session",
+            _ => "operation",
+        }
+    }
 }
 
 /// How a watcher learns of the next change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum WatchMode {
-    /// getData with a watch, armed again after each event. Changes in between are not seen.
+    /// getData with a watch, armed again after each event; a write waits until all are armed.
     OneShot,
     /// addWatch on each node: an event for each change.
     Persistent,
@@ -41,32 +74,35 @@ pub enum WatchMode {
     Recursive,
 }
 
-/// One run, decided.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    pub workload: Workload,
-    pub servers: Vec<SocketAddr>,
-    pub session_timeout_ms: i32,
-    /// Sessions that send operations; watchers come on top.
-    pub connections: usize,
-    pub watchers: usize,
-    pub watch_mode: WatchMode,
-    pub in_flight: usize,
-    pub threads: usize,
-    pub value: Vec<u8>,
-    pub root: String,
-    pub keys: u64,
-    pub directories: u64,
-    /// Number of the first node that is made.
-    pub first: u64,
-    pub read_percent: u8,
-    pub end: End,
-    pub warm_up: Duration,
-    pub server_pids: Vec<u32>,
+impl WatchMode {
+    pub fn name(self) -> &'static str {
+        match self {
+            WatchMode::OneShot => "one-shot",
+            WatchMode::Persistent => "persistent",
+            WatchMode::Recursive => "recursive",
+        }
+    }
+}
+
+/// When the operations of an open loop are meant to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Arrivals {
+    /// The same time between any two.
+    Even,
+    /// As many independent clients would send: the times between are exponential.
+    Poisson,
+}
+
+/// Which keys are touched how often.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Distribution {
+    Uniform,
+    /// Key K as often as 1 / (K + 1) to this power.
+    Zipf(f64),
 }
 
 /// When a run is over.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum End {
     /// So long after the warm-up.
     After(Duration),
@@ -74,28 +110,97 @@ pub enum End {
     Count(u64),
 }
 
-impl Plan {
-    /// The same servers and root, but `count` empty nodes made in `directory` on one connection.
-    pub fn preparation(&self, directory: Directory, count: u64) -> Plan {
-        Plan {
-            workload: Workload::Create,
-            connections: 1,
-            watchers: 0,
-            in_flight: 256,
-            threads: 1,
-            value: if directory == Directory::Keys { self.value.clone() } else { Vec::new() },
-            root: format!("{}{}", self.root, directory.suffix()),
-            directories: 0,
-            first: 0,
-            end: End::Count(count),
-            warm_up: Duration::ZERO,
-            server_pids: Vec::new(),
-            ..self.clone()
+/// One server, with the name that the user gave it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub name: String,
+    pub address: SocketAddr,
+}
+
+/// One run, decided. [`crate::run::run`] performs it.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub workload: Workload,
+    /// Connection N begins with server N mod their count, and goes round them when one is lost.
+    pub servers: Vec<Target>,
+    /// Processes to sample. Where there are none, those of servers on this machine are found.
+    pub server_pids: Vec<u32>,
+    pub session_timeout_ms: i32,
+    /// Sessions that send operations; watchers come on top.
+    pub connections: usize,
+    pub watchers: usize,
+    pub watch_mode: WatchMode,
+    pub paced: bool,
+    pub in_flight: usize,
+    pub threads: usize,
+    pub value: Vec<u8>,
+    pub root: String,
+    pub keys: u64,
+    pub distribution: Distribution,
+    pub directories: u64,
+    /// Number of the first node that is made.
+    pub first: u64,
+    pub read_percent: u8,
+    /// Changes in each multi.
+    pub multi_size: usize,
+    /// Ephemeral nodes that a session makes before it ends.
+    pub ephemerals: u64,
+    /// Items that may wait in a queue before its producers do.
+    pub queue_depth: u64,
+    pub end: End,
+    pub warm_up: Duration,
+    /// Operations a second of an open loop, over all connections.
+    pub rate: Option<f64>,
+    pub arrivals: Arrivals,
+    /// Of the time series.
+    pub interval: Duration,
+    /// How long replies are awaited after the measured time.
+    pub drain: Duration,
+    /// How long the first connections may take before the run is given up.
+    pub connect_patience: Duration,
+    /// Source addresses 127.0.0.1, 127.0.0.2, … so many: each gives some 28,000 connections.
+    pub source_addresses: u8,
+    pub seed: u64,
+    /// The command line, for the outcome.
+    pub command: Vec<String>,
+}
+
+/// The directories below the root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Directory {
+    Keys,
+    Made,
+    Locks,
+    Queues,
+}
+
+impl Directory {
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Directory::Keys => "/k",
+            Directory::Made => "/d",
+            Directory::Locks => "/l",
+            Directory::Queues => "/q",
         }
     }
+}
 
-    pub fn makes_nodes(&self) -> bool {
-        matches!(self.workload, Workload::Create | Workload::Fill)
+impl Plan {
+    /// All sessions: those that send, then those that watch.
+    pub fn sessions(&self) -> usize {
+        self.connections + self.watchers
+    }
+
+    /// The directory that holds the run's nodes, and how many entries it must have to begin with.
+    pub fn prepared(&self) -> (Directory, u64) {
+        match self.workload {
+            Workload::Create | Workload::Fill | Workload::Delete | Workload::Ephemeral => {
+                (Directory::Made, self.directories)
+            }
+            Workload::Lock => (Directory::Locks, self.keys),
+            Workload::Queue => (Directory::Queues, self.keys),
+            _ => (Directory::Keys, self.keys),
+        }
     }
 
     /// How many of `count` operations connection `index` does.
@@ -104,45 +209,68 @@ impl Plan {
         count / connections + u64::from(index < count % connections)
     }
 
-    /// Finishes a create of node `number`. With no directories it stands in the root itself.
-    pub fn create(&self, frame: Frame<'_>, path: &mut Vec<u8>, number: u64) {
+    /// Writes `ROOT/<directory>/<number>` to `path`, which is cleared first.
+    pub fn entry_path(&self, path: &mut Vec<u8>, directory: Directory, number: u64) {
         path.clear();
         path.extend_from_slice(self.root.as_bytes());
-        if self.directories > 0 {
-            path.extend_from_slice(Directory::Made.suffix().as_bytes());
-            push_number(path, number % self.directories);
-        }
+        path.extend_from_slice(directory.suffix().as_bytes());
         push_number(path, number);
-        frame.bytes(path).bytes(&self.value).open_acl().int(0).finish();
     }
 
     /// Writes the path of key `key` to `path`.
     pub fn key_path(&self, path: &mut Vec<u8>, key: u64) {
-        path.clear();
-        path.extend_from_slice(self.root.as_bytes());
-        path.extend_from_slice(Directory::Keys.suffix().as_bytes());
-        push_number(path, key);
+        self.entry_path(path, Directory::Keys, key);
     }
-}
 
-/// The directories below the root.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Directory {
-    Keys,
-    Made,
-}
+    /// Writes the path of the made node `number` to `path`.
+    pub fn made_path(&self, path: &mut Vec<u8>, number: u64) {
+        self.entry_path(path, Directory::Made, number % self.directories);
+        push_number(path, number);
+    }
 
-impl Directory {
-    pub fn suffix(self) -> &'static str {
-        match self {
-            Directory::Keys => "/k",
-            Directory::Made => "/d",
+    /// The plan as an outcome tells it.
+    pub fn config(&self) -> outcome::Config {
+        let (seconds, count) = match self.end {
+            End::After(time) => (Some(time.as_secs_f64()), None),
+            End::Count(count) => (None, Some(count)),
+        };
+        outcome::Config {
+            servers: self.servers.iter().map(|server| server.name.clone()).collect(),
+            pids: self.server_pids.clone(),
+            workload: self.workload.name().to_owned(),
+            connections: self.connections,
+            in_flight: self.in_flight,
+            threads: self.threads,
+            seconds,
+            count,
+            warm_up_seconds: self.warm_up.as_secs_f64(),
+            rate: self.rate,
+            arrivals: match self.arrivals {
+                Arrivals::Even => "even".to_owned(),
+                Arrivals::Poisson => "poisson".to_owned(),
+            },
+            value_bytes: self.value.len(),
+            keys: self.keys,
+            distribution: match self.distribution {
+                Distribution::Uniform => "uniform".to_owned(),
+                Distribution::Zipf(exponent) => format!("zipf:{exponent}"),
+            },
+            directories: self.directories,
+            read_percent: self.read_percent,
+            multi_size: self.multi_size,
+            watchers: self.watchers,
+            watch: self.watch_mode.name().to_owned(),
+            paced: self.paced,
+            session_timeout_ms: self.session_timeout_ms,
+            root: self.root.clone(),
+            seed: self.seed,
+            command: self.command.clone(),
         }
     }
 }
 
 /// Appends `/` and at least eight digits.
-fn push_number(path: &mut Vec<u8>, number: u64) {
+pub fn push_number(path: &mut Vec<u8>, number: u64) {
     path.push(b'/');
     let start = path.len();
     let mut rest = number;
@@ -156,25 +284,13 @@ fn push_number(path: &mut Vec<u8>, number: u64) {
 /// The number at the end of a path; `None` when there is none.
 pub fn number_of(path: &[u8]) -> Option<u64> {
     let slash = path.iter().rposition(|byte| *byte == b'/')?;
-    std::str::from_utf8(&path[slash + 1..]).ok()?.parse().ok()
-}
-
-/// A small generator for choosing keys (xorshift64*): quality matters less than cost here.
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Random {
-        Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    let digits = &path[slash + 1..];
+    if digits.is_empty() || digits.len() > 19 {
+        return None;
     }
-
-    /// Less than `bound`, which is not 0.
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let high = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32;
-        (high * bound) >> 32
-    }
+    digits.iter().try_fold(0u64, |number, digit| {
+        digit.is_ascii_digit().then(|| number * 10 + u64::from(digit - b'0'))
+    })
 }
 
 #[cfg(test)]
@@ -189,16 +305,8 @@ mod tests {
             assert_eq!(number_of(&path), Some(number));
             assert!(path.len() >= b"/load/k/".len() + DIGITS);
         }
-        assert_eq!(number_of(b"/load/k"), None);
-    }
-
-    #[test]
-    fn random_numbers_stay_below_their_bound_and_reach_all_of_it() {
-        let mut random = Random::new(3);
-        let mut seen = [0u32; 10];
-        for _ in 0..10_000 {
-            seen[random.below(10) as usize] += 1;
+        for path in ["/load/k", "/load/", "", "/1x", "/99999999999999999999999"] {
+            assert_eq!(number_of(path.as_bytes()), None, "{path}");
         }
-        assert!(seen.iter().all(|count| (800..1200).contains(count)), "{seen:?}");
     }
 }

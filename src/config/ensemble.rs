@@ -9,13 +9,13 @@
 //! lines may stand in the file that `dynamicConfigFile` names instead, and then only there.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use super::error::{ConfigError, Origin};
 use super::properties::{Key, Properties, Written, parse_decimal};
 use super::{parse_raw, raw, read_small};
+use crate::wire::membership::{Membership, Role, ServerSpec, parse_server};
 
 /// The members of an ensemble and this server's place among them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub struct Ensemble {
     pub listen_on_all_addresses: bool,
     /// Where followers serve observers, if they do.
     pub observer_master_port: Option<u16>,
+    /// Whether a leader serves clients.
+    pub leader_serves: bool,
     /// The oracle's file, in an ensemble of two that has one.
     pub oracle_path: Option<PathBuf>,
     /// Whether one server of an ensemble may serve on its own when all others are removed.
@@ -52,51 +54,15 @@ pub struct Ensemble {
     pub connect_timeout_ms: u64,
 }
 
-/// What a server of an ensemble does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// It votes.
-    Participant,
-    /// It follows without a vote.
-    Observer,
-}
-
-/// One address of a server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerAddress {
-    /// A name or an address, without brackets.
-    pub host: String,
-    /// Where a leader takes its learners' connections.
-    pub quorum_port: u16,
-    /// Where election messages go.
-    pub election_port: u16,
-}
-
-/// A `server.N` line with its group and weight.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerSpec {
-    /// N.
-    pub id: i64,
-    /// At least one.
-    pub addresses: Vec<ServerAddress>,
-    /// What it does.
-    pub role: Role,
-    /// Where it serves clients, if the line says so.
-    pub client: Option<(String, u16)>,
-    /// Its group in a hierarchical quorum.
-    pub group: Option<i64>,
-    /// Its weight in its group; 0 never votes.
-    pub weight: u64,
-}
-
 impl Ensemble {
-    /// The members as Apache writes them in `/zookeeper/config`, in notifications and to learners
-    /// (`QuorumMaj.toString`): one line each by ascending id, then the version.
+    /// The members, as they travel between servers.
+    pub fn membership(&self) -> Membership {
+        Membership { servers: self.servers.clone(), version: self.version.cast_signed() }
+    }
+
+    /// The members as Apache writes them in `/zookeeper/config`.
     pub fn text(&self) -> String {
-        let mut servers: Vec<&ServerSpec> = self.servers.iter().collect();
-        servers.sort_by_key(|server| server.id);
-        let lines: String = servers.into_iter().map(|server| format!("{server}\n")).collect();
-        format!("{lines}version={:x}", self.version)
+        self.membership().text()
     }
 
     /// This server's own line.
@@ -104,36 +70,6 @@ impl Ensemble {
         self.servers.iter().find(|server| Some(server.id) == self.my_id)
     }
 }
-
-impl fmt::Display for ServerSpec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut addresses: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
-        addresses.sort();
-        let role = match self.role {
-            Role::Participant => "participant",
-            Role::Observer => "observer",
-        };
-        write!(f, "server.{}={}:{role}", self.id, addresses.join("|"))?;
-        match &self.client {
-            Some((host, port)) => write!(f, ";{}:{port}", in_brackets(host)),
-            None => Ok(()),
-        }
-    }
-}
-
-impl fmt::Display for ServerAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", in_brackets(&self.host), self.quorum_port, self.election_port)
-    }
-}
-
-/// A host as it stands before a port: IPv6 addresses in brackets.
-fn in_brackets(host: &str) -> String {
-    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
-}
-
-const SERVER_FORM: &str =
-    "host:quorumPort:electionPort[:participant|observer][;[clientHost:]clientPort]";
 
 type Lines = BTreeMap<String, Written>;
 
@@ -181,6 +117,8 @@ fn read_settings(properties: &mut Properties) -> Result<Ensemble, ConfigError> {
         standalone_enabled: p.boolean(Key::Zoo("standaloneEnabled"), true)?,
         dynamic_file: p.text(Key::Zoo("dynamicConfigFile")).map(PathBuf::from),
         tcp_keep_alive: p.boolean(Key::Zk("tcpKeepAlive"), false)?,
+        // As Apache compares it: any other word is a yes.
+        leader_serves: p.text(Key::Zk("leaderServes")).as_deref() != Some("no"),
         connect_timeout_ms: p.count(Key::Zk("cnxTimeout"), "milliseconds", 1..=600_000, 5000)?,
         ..Ensemble::default()
     })
@@ -278,78 +216,6 @@ fn read_servers(lines: &Lines, multi_address: bool) -> Result<Vec<ServerSpec>, C
 fn read_id(key: &str) -> Option<i64> {
     let (_, number) = key.split_once('.')?;
     parse_decimal(number).filter(|&id| id >= 0)
-}
-
-/// Parses the value of a `server.N` line. The error is what was expected.
-pub fn parse_server(id: i64, value: &str) -> Result<ServerSpec, String> {
-    let mut parts = value.split(';');
-    let addresses_text = parts.next().unwrap_or_default();
-    let client = match (parts.next().map(raw::trim), parts.next()) {
-        (None | Some(""), None) => None,
-        (Some(client), None) => Some(parse_client(client)?),
-        (_, Some(_)) => return Err(format!("at most one ';' in {SERVER_FORM}")),
-    };
-    let mut addresses = Vec::new();
-    let mut role = None;
-    for text in addresses_text.split('|') {
-        let (address, own_role) = parse_address(raw::trim(text))?;
-        if let Some(own_role) = own_role
-            && own_role != *role.get_or_insert(own_role)
-        {
-            return Err("the same role for every address".into());
-        }
-        addresses.push(address);
-    }
-    let role = role.unwrap_or(Role::Participant);
-    Ok(ServerSpec { id, addresses, role, client, group: None, weight: 1 })
-}
-
-fn parse_client(text: &str) -> Result<(String, u16), String> {
-    let (host, rest) = split_host(text)?;
-    let (host, port) = match rest {
-        Some(port) => (host, port),
-        None => ("0.0.0.0", host),
-    };
-    let port = port.parse().map_err(|_| "a client port from 0 to 65535 after ';'".to_string())?;
-    Ok((host.into(), port))
-}
-
-fn parse_address(text: &str) -> Result<(ServerAddress, Option<Role>), String> {
-    let form = || SERVER_FORM.to_string();
-    let (host, rest) = split_host(text)?;
-    let mut parts = rest.ok_or_else(form)?.split(':');
-    let mut port = || -> Result<u16, String> {
-        let text = parts.next().ok_or_else(form)?;
-        let port = text.parse().ok().filter(|&port| port > 0);
-        port.ok_or_else(|| format!("a port from 1 to 65535 where {text:?} stands"))
-    };
-    let (quorum_port, election_port) = (port()?, port()?);
-    let role = match parts.next().map(|role| raw::trim(role).to_ascii_lowercase()) {
-        None => None,
-        Some(role) if role == "participant" => Some(Role::Participant),
-        Some(role) if role == "observer" => Some(Role::Observer),
-        Some(_) => return Err("the role participant or observer after the ports".into()),
-    };
-    if parts.next().is_some() || host.is_empty() {
-        return Err(form());
-    }
-    if quorum_port == election_port {
-        return Err("a quorum port and an election port that differ".into());
-    }
-    Ok((ServerAddress { host: host.into(), quorum_port, election_port }, role))
-}
-
-/// Splits `host:rest` or `[v6]:rest` after the host.
-fn split_host(text: &str) -> Result<(&str, Option<&str>), String> {
-    let Some(bracketed) = text.strip_prefix('[') else {
-        return Ok(match text.split_once(':') {
-            Some((host, rest)) => (host, Some(rest)),
-            None => (text, None),
-        });
-    };
-    let closing = || "a ']' and a ':' after the IPv6 address".to_string();
-    let (host, rest) = bracketed.split_once(']').ok_or_else(closing)?;
-    Ok((host, Some(rest.strip_prefix(':').ok_or_else(closing)?)))
 }
 
 fn read_groups(lines: &Lines, servers: &mut [ServerSpec]) -> Result<(), ConfigError> {

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
-use super::ensemble::Role;
 use super::*;
+use crate::wire::membership::{self, Role};
 
 /// Parses `text`, after a line for the data directory, and shows what `show` makes of it: the value
 /// or the error.
@@ -614,7 +614,7 @@ fn an_ensemble_needs_its_limits_and_this_servers_id() {
 
 #[test]
 fn server_lines_are_parsed_whole() {
-    let show = |value: &str| match ensemble::parse_server(1, value) {
+    let show = |value: &str| match membership::parse_server(1, value) {
         Ok(server) => {
             let hosts = server.addresses.iter();
             let hosts = hosts.map(|a| format!("{},{},{}", a.host, a.quorum_port, a.election_port));
@@ -647,7 +647,7 @@ fn server_lines_are_parsed_whole() {
     ] {
         assert_eq!(show(value), expected, "{value}");
     }
-    assert!(ensemble::parse_server(1, "h:1:2;3;4").is_err());
+    assert!(membership::parse_server(1, "h:1:2;3;4").is_err());
 }
 
 #[test]

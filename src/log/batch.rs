@@ -255,6 +255,11 @@ pub struct Records<'a> {
 }
 
 impl Records<'_> {
+    /// Bytes of the records that were not given yet.
+    pub(super) fn bytes_left(&self) -> usize {
+        self.payload.len()
+    }
+
     /// How far the history was known to be committed when the batch was written, and not beyond
     /// its end; zero for unknown.
     pub fn committed(&self) -> Zxid {
@@ -266,11 +271,11 @@ impl<'a> Iterator for Records<'a> {
     type Item = (Zxid, &'a [u8]);
 
     fn next(&mut self) -> Option<(Zxid, &'a [u8])> {
-        let head = self.payload.first_chunk::<RECORD_HEADER_BYTES>()?;
-        let length = usize::try_from(u32_at(head, 8)).ok()?;
+        let (zxid, length) = decode_record_header(self.payload)?;
+        let length = usize::try_from(length).ok()?;
         let txn = self.payload[RECORD_HEADER_BYTES..].get(..length)?;
         self.payload = &self.payload[RECORD_HEADER_BYTES + length..];
-        Some((zxid_at(head, 0), txn))
+        Some((zxid, txn))
     }
 }
 
@@ -280,6 +285,12 @@ pub fn record_header(zxid: Zxid, length: u32) -> [u8; RECORD_HEADER_BYTES] {
     bytes[0..8].copy_from_slice(&zxid.raw().to_le_bytes());
     bytes[8..12].copy_from_slice(&length.to_le_bytes());
     bytes
+}
+
+/// The zxid and length in the record header that `bytes` start with.
+pub(super) fn decode_record_header(bytes: &[u8]) -> Option<(Zxid, u32)> {
+    let head = bytes.first_chunk::<RECORD_HEADER_BYTES>()?;
+    Some((zxid_at(head, 0), u32_at(head, 8)))
 }
 
 /// True when all of `bytes` is zero; reads eight at a time.

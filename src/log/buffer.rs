@@ -72,6 +72,12 @@ impl AlignedBuffer {
         self.len = end;
     }
 
+    /// Makes the content `len` bytes long, whatever they are: to be read into.
+    pub(super) fn set_len(&mut self, len: usize) {
+        self.reserve_to(len);
+        self.len = len;
+    }
+
     /// Forgets the content and keeps the memory.
     pub fn clear(&mut self) {
         self.len = 0;

@@ -62,6 +62,7 @@
 //! 4 KiB takes about 100 µs on the disks measured, one of 64 KiB about the same: at 100,000
 //! transactions a second a group holds some ten. Recovery reads 4 KiB for each batch at a few GB/s.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 
 use crate::zxid::Zxid;
@@ -71,6 +72,7 @@ pub mod append;
 pub mod aside;
 pub mod batch;
 pub mod buffer;
+pub mod bytes;
 pub mod group;
 #[expect(unsafe_code, reason = "memory mapping; see the module")]
 pub mod map;
@@ -225,6 +227,12 @@ pub enum LogError {
     /// An earlier write failed; the log refuses all further work for good.
     #[error("the log has failed before and refuses all further work")]
     Refused,
+}
+
+impl From<Infallible> for LogError {
+    fn from(never: Infallible) -> LogError {
+        match never {}
+    }
 }
 
 impl LogError {

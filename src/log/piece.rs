@@ -1,22 +1,16 @@
 //! Reading the log piece by piece while it is being appended to: the history that a learner lacks.
 //!
-//! The bytes are read, not mapped: a bad sector is then an error of this one reading, and the
-//! caller falls back to a snapshot, where under a mapping it would be a signal to the process. Nor
-//! do the pages stay in the cache of a file that is written around it.
+//! A bad sector is an error of this one reading, and the caller falls back to a snapshot. The file
+//! is written around the page cache and read around it, too: none of its pages stay there.
 
 use std::sync::Arc;
 
 use crate::zxid::Zxid;
 
 use super::batch::{self, Header, Kind};
-use super::buffer::AlignedBuffer;
+use super::bytes::{Bytes, SegmentBytes};
 use super::read::{Reader, ReaderSegment, limit_at};
-use super::segment::to_usize;
 use super::{BLOCK, LogError, Position, RECORD_HEADER_BYTES};
-
-/// Bytes read at once, unless a batch is larger: a read of this size costs little more than one of
-/// a block.
-const WINDOW_BYTES: u64 = 256 << 10;
 
 /// Where a reading left off, for the next one to go on without searching.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +60,7 @@ impl Reader {
             reader: self,
             index,
             offset,
-            window: Window::default(),
+            bytes: self.segments.get(index).map(ReaderSegment::bytes),
             piece: Piece {
                 previous: after,
                 txns: Vec::new(),
@@ -74,7 +68,7 @@ impl Reader {
                 bookmark: Bookmark { after, place: Position { sequence: 0, offset: 0 } },
             },
             after,
-            bytes: 0,
+            taken: 0,
             bytes_max,
         };
         if marked.is_none() {
@@ -96,10 +90,10 @@ struct Reading<'r> {
     /// The segment, and where the next batch starts in it.
     index: usize,
     offset: u64,
-    window: Window,
+    bytes: Option<SegmentBytes<'r>>,
     piece: Piece,
     after: Zxid,
-    bytes: usize,
+    taken: usize,
     bytes_max: usize,
 }
 
@@ -112,9 +106,10 @@ impl Reading<'_> {
             && self.index + 1 < reader.segments.len()
         {
             (self.index, self.offset) = (self.index + 1, BLOCK as u64);
-            self.window.clear();
+            self.bytes = reader.segments.get(self.index).map(ReaderSegment::bytes);
         }
-        let Some(segment) = reader.segments.get(self.index) else {
+        let (Some(segment), Some(bytes)) = (reader.segments.get(self.index), &mut self.bytes)
+        else {
             self.piece.is_end = true;
             return Ok(false);
         };
@@ -124,7 +119,7 @@ impl Reading<'_> {
             self.piece.is_end = true;
             return Ok(false);
         }
-        if self.bytes >= self.bytes_max && !self.piece.txns.is_empty() {
+        if self.taken >= self.bytes_max && !self.piece.txns.is_empty() {
             return Ok(false);
         }
         let last_good = self.piece.txns.last().map_or(self.piece.previous, |(zxid, _)| *zxid);
@@ -134,7 +129,7 @@ impl Reading<'_> {
             last_good_zxid: last_good,
             what,
         };
-        let head = self.window.bytes(segment, place.offset, BLOCK as u64)?;
+        let head = bytes.at(place.offset, BLOCK as u64)?;
         let header = Header::decode(head).map_err(|fault| damaged(fault.to_string()))?;
         if (header.sequence, header.offset) != (place.sequence, place.offset) {
             return Err(damaged("a batch that belongs elsewhere".to_owned()));
@@ -152,64 +147,23 @@ impl Reading<'_> {
             self.offset += length;
             return Ok(true);
         }
-        let bytes = self.window.bytes(segment, place.offset, length)?;
+        let batch = bytes.at(place.offset, length)?;
         let records =
-            batch::check_payload(&header, bytes).map_err(|fault| damaged(fault.to_string()))?;
+            batch::check_payload(&header, batch).map_err(|fault| damaged(fault.to_string()))?;
         for (zxid, txn) in records.filter(|(zxid, _)| *zxid <= limit) {
             if zxid <= self.after {
                 self.piece.previous = zxid;
                 continue;
             }
-            if self.bytes >= self.bytes_max && !self.piece.txns.is_empty() {
+            if self.taken >= self.bytes_max && !self.piece.txns.is_empty() {
                 return Ok(false);
             }
-            self.bytes += RECORD_HEADER_BYTES + txn.len();
+            self.taken += RECORD_HEADER_BYTES + txn.len();
             self.piece.txns.push((zxid, txn.into()));
             self.piece.bookmark.after = zxid;
         }
         self.after = self.piece.bookmark.after;
         self.offset += length;
         Ok(true)
-    }
-}
-
-/// Bytes of a segment as they stand on the disk.
-#[derive(Default)]
-struct Window {
-    start: u64,
-    buffer: Option<AlignedBuffer>,
-}
-
-impl Window {
-    fn clear(&mut self) {
-        if let Some(buffer) = &mut self.buffer {
-            buffer.clear();
-        }
-    }
-
-    /// The bytes at `offset`, of a block at least, and below the segment's durable end.
-    fn bytes(
-        &mut self,
-        segment: &ReaderSegment,
-        offset: u64,
-        length: u64,
-    ) -> Result<&[u8], LogError> {
-        assert!(offset + length <= segment.end);
-        let buffer =
-            self.buffer.get_or_insert_with(|| AlignedBuffer::with_capacity(to_usize(WINDOW_BYTES)));
-        let held = self.start..self.start + buffer.len() as u64;
-        if offset < held.start || offset + length > held.end {
-            let wanted = length.max(WINDOW_BYTES).min(segment.end - offset);
-            buffer.clear();
-            buffer.extend_zeros(to_usize(wanted));
-            let read = segment.file.read_at(offset, buffer.bytes_mut());
-            if let Err(error) = read {
-                buffer.clear();
-                return Err(error);
-            }
-            self.start = offset;
-        }
-        let at = to_usize(offset - self.start);
-        Ok(&buffer.bytes()[at..at + to_usize(length)])
     }
 }

@@ -10,13 +10,17 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
 use crate::zxid::Zxid;
 
 use super::append::{Held, Log, Resume};
+use super::batch::Header;
 use super::buffer::AlignedBuffer;
+use super::bytes::Bytes;
 use super::group::{Space, Tail as AppendTail};
-use super::read::{Reader, ReaderSegment, Transactions};
-use super::scan::{self, Damage, History, Image, SegmentScan, Stop};
+use super::read::{FileTransactions, Reader, ReaderSegment};
+use super::scan::{Damage, Fault, History, Image, Scanner, SegmentScan, Stop};
 use super::segment::{self, SegmentFile, to_usize};
 use super::{BLOCK, LogError, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, WriterKind};
 
@@ -163,7 +167,7 @@ impl Recovered {
     ///
     /// # Errors
     /// As for [`Reader::read_from`].
-    pub fn read_from(&self, zxid: Zxid) -> Result<Transactions<'_>, LogError> {
+    pub fn read_from(&self, zxid: Zxid) -> Result<FileTransactions<'_>, LogError> {
         self.reader.read_checked_from(zxid)
     }
 
@@ -174,7 +178,7 @@ impl Recovered {
     /// When the last segment cannot be opened to be written.
     pub fn into_log(self, writer: WriterKind) -> Result<Log, LogError> {
         let Recovered { dir, options, lock, history, reader, .. } = self;
-        // Pages in the cache, mapped or not, slow direct writes to the same file down.
+        // Pages in the cache slow direct writes to the same file down.
         drop(reader);
         let tail = history.tail_index();
         let mut segments = VecDeque::with_capacity(history.segments.len());
@@ -237,6 +241,14 @@ pub(super) fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>, LogError> {
     Ok(found)
 }
 
+/// The largest sequence of a segment in `dir`, empty ones included; `None` without any.
+///
+/// # Errors
+/// The directory cannot be listed.
+pub fn newest_segment(dir: &Path) -> Result<Option<u64>, LogError> {
+    Ok(list(dir)?.last().map(|(sequence, _)| *sequence))
+}
+
 fn remove_unfinished(dir: &Path, figures: &mut Figures) -> Result<(), LogError> {
     for entry in std::fs::read_dir(dir).map_err(|e| LogError::io("list", dir, 0, e))? {
         let entry = entry.map_err(|e| LogError::io("list", dir, 0, e))?;
@@ -249,7 +261,7 @@ fn remove_unfinished(dir: &Path, figures: &mut Figures) -> Result<(), LogError> 
     Ok(())
 }
 
-fn file_length(path: &Path) -> Result<u64, LogError> {
+pub(super) fn file_length(path: &Path) -> Result<u64, LogError> {
     let metadata = std::fs::metadata(path).map_err(|e| LogError::io("stat", path, 0, e))?;
     Ok(metadata.len())
 }
@@ -282,15 +294,51 @@ fn scan_files(
     instead: Option<(usize, &[u8])>,
     committed: Zxid,
 ) -> Result<History, LogError> {
-    let mut images = Vec::with_capacity(files.len());
+    let mut scanner = Scanner::default();
     for (index, file) in files.iter().enumerate() {
-        let bytes = match instead {
-            Some((replaced, bytes)) if replaced == index => bytes,
-            _ => file.bytes_to(file.size())?,
-        };
-        images.push(Image { sequence: file.sequence(), bytes });
+        let sequence = file.sequence();
+        match instead {
+            Some((replaced, bytes)) if replaced == index => {
+                let image = Image { sequence, bytes };
+                scanner.segment(&image).map_err(|damage| damaged(dir, damage))?;
+            }
+            _ => read_segment(dir, file, &mut scanner).map(|_| ())?,
+        }
     }
-    scan::scan(&images, committed).map_err(|damage| damaged(dir, damage))
+    scanner.finish(committed).map_err(|damage| damaged(dir, damage))
+}
+
+/// Scans one file. What its disk cannot read any more is damage.
+pub(super) fn read_segment<'s>(
+    dir: &Path,
+    file: &SegmentFile,
+    scanner: &'s mut Scanner,
+) -> Result<&'s SegmentScan, LogError> {
+    let scan = scanner.read_segment(file.sequence(), &mut file.bytes_to(file.size()));
+    scan.map_err(|fault| match fault {
+        Fault::Damage(damage) => damaged(dir, damage),
+        Fault::Unreadable { last_good, error } => unreadable(error, last_good),
+    })
+}
+
+/// A bad sector is damage to what stands in it; other errors are no word about the file.
+fn unreadable(error: LogError, last_good: Zxid) -> LogError {
+    match error {
+        LogError::Io { file, offset, source, .. } if is_bad_sector(&source) => LogError::Damaged {
+            file,
+            offset,
+            last_good_zxid: last_good,
+            what: format!("the disk cannot read it ({source})"),
+        },
+        error => error,
+    }
+}
+
+/// What Linux's disks and file systems answer for a place that cannot be read, or whose own
+/// checksum is wrong.
+fn is_bad_sector(error: &std::io::Error) -> bool {
+    let told = [Errno::IO, Errno::NODATA, Errno::ILSEQ, Errno::UCLEAN, Errno::BADMSG];
+    told.iter().any(|it| error.raw_os_error() == Some(it.raw_os_error()))
 }
 
 pub(super) fn damaged(dir: &Path, damage: Damage) -> LogError {
@@ -316,14 +364,19 @@ fn believe_the_disk(
     let scan = &history.segments[tail];
     let start = scan.last_batch.expect("the tail segment has a batch");
     let file = &files[tail];
-    let from_disk = read_disk(file.path(), start, scan.end - start)?;
-    if from_disk.bytes() == &file.bytes_to(scan.end)?[to_usize(start)..] {
+    let mut cached = file.bytes_to(file.size());
+    let last_batch = cached.at(start, scan.end - start)?;
+    // Whoever wrote it wrote all before it first.
+    let before = Header::decode(last_batch).map_or(Zxid::ZERO, |header| header.previous);
+    let from_disk = read_disk(file.path(), start, scan.end - start);
+    let from_disk = from_disk.map_err(|error| unreadable(error, before))?;
+    if from_disk.bytes() == last_batch {
         return Ok(history);
     }
-    let mut from_disk = read_disk(file.path(), 0, file.size() / BLOCK as u64 * BLOCK as u64)?;
+    let whole = file.size() / BLOCK as u64 * BLOCK as u64;
+    let mut from_disk = read_disk(file.path(), 0, whole)?;
     // A file that was cut short ends inside a block, which cannot be read around the cache.
-    let rest = &file.bytes_to(file.size())?[from_disk.len()..];
-    from_disk.extend(rest);
+    from_disk.extend(cached.at(whole, file.size() - whole)?);
     segment::forget_pages(file.fd());
     let believed = scan.end;
     let mut history = scan_files(dir, files, Some((tail, from_disk.bytes())), committed)?;

@@ -1,12 +1,16 @@
-//! What the bytes of a log mean: pure, over images, so that it runs under a fuzzer and a simulator.
+//! What the bytes of a log mean: pure, over bytes from anywhere, so that it runs under a fuzzer and
+//! a simulator.
 //!
 //! The scan walks the batches from the oldest segment on. Where those of a segment stop, the blocks
 //! after that place are searched for a batch that was written for this segment: there is none after
 //! a torn tail, and one is proof of damage. Across segments the chain decides.
 
+use std::ops::Range;
+
 use crate::zxid::Zxid;
 
 use super::batch::{self, Header, HeaderFault, Kind, PayloadFault};
+use super::bytes::{Bytes, WINDOW_BYTES};
 use super::segment::SegmentHeader;
 use super::{BLOCK, Position};
 
@@ -30,6 +34,26 @@ pub struct Damage {
     pub what: String,
     /// True when it is no damage: a newer release wrote it.
     pub is_newer: bool,
+}
+
+/// Why a scan goes no further.
+#[derive(Debug)]
+pub enum Fault<E> {
+    /// The bytes are not what the log wrote.
+    Damage(Damage),
+    /// There is no telling what they are.
+    Unreadable {
+        /// The last transaction before them.
+        last_good: Zxid,
+        /// Why they cannot be read.
+        error: E,
+    },
+}
+
+impl<E> From<Damage> for Fault<E> {
+    fn from(damage: Damage) -> Fault<E> {
+        Fault::Damage(damage)
+    }
 }
 
 /// Why a segment's batches stop where they do.
@@ -159,20 +183,36 @@ impl Scanner {
     /// # Errors
     /// The first damage; nothing more can be scanned then.
     pub fn segment(&mut self, image: &Image<'_>) -> Result<&SegmentScan, Damage> {
+        let mut bytes = image.bytes;
+        match self.read_segment(image.sequence, &mut bytes) {
+            Ok(scan) => Ok(scan),
+            Err(Fault::Damage(damage)) => Err(damage),
+            Err(Fault::Unreadable { error, .. }) => match error {},
+        }
+    }
+
+    /// [`Scanner::segment`] of the segment `sequence`, whose file holds `bytes`. They are read from
+    /// the first to the last, and hardly any twice.
+    ///
+    /// # Errors
+    /// The first damage, or that something cannot be read; nothing more can be scanned then.
+    pub fn read_segment<B: Bytes>(
+        &mut self,
+        sequence: u64,
+        bytes: &mut B,
+    ) -> Result<&SegmentScan, Fault<B::Error>> {
         if let Some(previous) = self.history.segments.last()
-            && previous.sequence.checked_add(1) != Some(image.sequence)
+            && previous.sequence.checked_add(1) != Some(sequence)
         {
             let missing = previous.sequence.saturating_add(1);
-            return Err(self.damage(missing, 0, "the segment is missing"));
+            return Err(self.damage(missing, 0, "the segment is missing").into());
         }
-        let header = self.segment_header(image)?;
+        let header = self.segment_header(sequence, bytes)?;
         let size = header.map_or(u64::MAX, |header| header.size);
-        let length = usize::try_from(size).unwrap_or(usize::MAX).min(image.bytes.len());
-        let bytes = &image.bytes[..length];
         let mut scan = SegmentScan {
-            sequence: image.sequence,
+            sequence,
             header,
-            whole: size == image.bytes.len() as u64 && size.is_multiple_of(BLOCK as u64),
+            whole: size == bytes.count() && size.is_multiple_of(BLOCK as u64),
             previous: self.history.last,
             highest: self.history.last,
             last_batch: None,
@@ -182,30 +222,47 @@ impl Scanner {
             txns: 0,
             bytes: 0,
         };
+        // What stands behind the segment's end is nobody's.
+        let count = size.min(bytes.count());
         if header.is_some() {
-            scan.stop = self.batches(image.sequence, bytes, &mut scan)?;
+            scan.stop = self.batches(bytes, count, &mut scan)?;
         }
-        self.refuse_evidence_after(bytes, &scan)?;
+        self.refuse_evidence_after(bytes, count, &scan)?;
         if scan.batches > 0 {
             let offset = scan.end;
-            self.stopped = Some(Position { sequence: image.sequence, offset });
+            self.stopped = Some(Position { sequence, offset });
         } else if self.history.chain.is_none() && matches!(scan.stop, Stop::Torn { .. }) {
-            self.torn_first.get_or_insert(Position { sequence: image.sequence, offset: scan.end });
+            self.torn_first.get_or_insert(Position { sequence, offset: scan.end });
         }
         self.history.segments.push(scan);
         Ok(self.history.segments.last().expect("one was just pushed"))
     }
 
+    fn at<'b, B: Bytes>(
+        &self,
+        bytes: &'b mut B,
+        offset: u64,
+        count: u64,
+    ) -> Result<&'b [u8], Fault<B::Error>> {
+        let last_good = self.history.last;
+        bytes.at(offset, count).map_err(|error| Fault::Unreadable { last_good, error })
+    }
+
     /// The segment's header, or `None` for a file whose creation was cut short.
-    fn segment_header(&mut self, image: &Image<'_>) -> Result<Option<SegmentHeader>, Damage> {
-        let Some(header) = SegmentHeader::decode(image.bytes) else { return Ok(None) };
-        if header.sequence != image.sequence {
+    fn segment_header<B: Bytes>(
+        &mut self,
+        sequence: u64,
+        bytes: &mut B,
+    ) -> Result<Option<SegmentHeader>, Fault<B::Error>> {
+        let first = self.at(bytes, 0, bytes.count().min(BLOCK as u64))?;
+        let Some(header) = SegmentHeader::decode(first) else { return Ok(None) };
+        if header.sequence != sequence {
             let what = format!("its header is that of segment {}", header.sequence);
-            return Err(self.damage(image.sequence, 0, what));
+            return Err(self.damage(sequence, 0, what).into());
         }
         match self.history.identity {
             Some(identity) if identity != header.identity => {
-                Err(self.damage(image.sequence, 0, "it belongs to another log"))
+                Err(self.damage(sequence, 0, "it belongs to another log").into())
             }
             _ => {
                 self.history.identity = Some(header.identity);
@@ -214,25 +271,26 @@ impl Scanner {
         }
     }
 
-    /// Walks the batches of a segment until they stop.
-    fn batches(
+    /// Walks the batches in the first `count` bytes of a segment until they stop.
+    fn batches<B: Bytes>(
         &mut self,
-        sequence: u64,
-        bytes: &[u8],
+        bytes: &mut B,
+        count: u64,
         scan: &mut SegmentScan,
-    ) -> Result<Stop, Damage> {
+    ) -> Result<Stop, Fault<B::Error>> {
+        let sequence = scan.sequence;
         loop {
-            let offset = usize::try_from(scan.end).expect("an end is inside of the image");
-            let Some(rest) = bytes.get(offset..).filter(|rest| !rest.is_empty()) else {
+            let left = count.saturating_sub(scan.end);
+            if left == 0 {
                 return Ok(Stop::End);
-            };
-            let header = match Header::decode(rest) {
+            }
+            let header = match Header::decode(self.at(bytes, scan.end, left.min(BLOCK as u64))?) {
                 Ok(header) => header,
                 Err(HeaderFault::Zeros) => return Ok(Stop::Zeros),
                 Err(HeaderFault::Unknown) => {
                     let what = "a batch of an unknown version: a newer release wrote it";
                     let damage = self.damage(sequence, scan.end, what);
-                    return Err(Damage { is_newer: true, ..damage });
+                    return Err(Damage { is_newer: true, ..damage }.into());
                 }
                 Err(HeaderFault::Magic) if scan.header.is_some_and(|it| it.recycled) => {
                     return Ok(Stop::Leftover);
@@ -246,10 +304,11 @@ impl Scanner {
                 return Ok(Stop::Leftover);
             }
             self.check_place(&header, scan)?;
-            match batch::check_payload(&header, rest) {
-                Ok(records) => self.accept(&header, records.committed(), scan),
+            let batch = self.at(bytes, scan.end, header.padded_bytes().min(left))?;
+            match batch::check_payload(&header, batch).map(|records| records.committed()) {
+                Ok(committed) => self.accept(&header, committed, scan),
                 Err(fault @ PayloadFault::Records) => {
-                    return Err(self.damage(sequence, scan.end, fault.to_string()));
+                    return Err(self.damage(sequence, scan.end, fault.to_string()).into());
                 }
                 Err(fault) => return Ok(torn(header.padded_bytes(), fault.to_string())),
             }
@@ -319,28 +378,58 @@ impl Scanner {
 
     /// A batch that was written for this segment behind the place where its batches stop proves
     /// that there was a durable one at that place.
-    fn refuse_evidence_after(&self, bytes: &[u8], scan: &SegmentScan) -> Result<(), Damage> {
+    fn refuse_evidence_after<B: Bytes>(
+        &self,
+        bytes: &mut B,
+        count: u64,
+        scan: &SegmentScan,
+    ) -> Result<(), Fault<B::Error>> {
         let from = match (&scan.stop, scan.header) {
             (_, None) => BLOCK as u64,
             (Stop::End, _) => return Ok(()),
             _ => scan.end + BLOCK as u64,
         };
-        let Some((offset, header)) = batch_after(bytes, from, self.history.identity, scan.sequence)
-        else {
+        let Some((offset, header)) = self.batch_after(bytes, from..count, scan.sequence)? else {
             return Ok(());
         };
         if scan.header.is_none() {
-            return Err(self.damage(scan.sequence, 0, "its header is unreadable, its batches not"));
+            return Err(self
+                .damage(scan.sequence, 0, "its header is unreadable, its batches not")
+                .into());
         }
         if header.offset != offset || header.sequence != scan.sequence {
             let what = format!("at offset {offset}: {}", misdirected(&header));
-            return Err(self.damage(scan.sequence, scan.end, what));
+            return Err(self.damage(scan.sequence, scan.end, what).into());
         }
         let what = match &scan.stop {
             Stop::Torn { why, .. } => format!("{why}, and {WRITTEN_AFTER} (at {offset})"),
             _ => format!("no batch is here, and {WRITTEN_AFTER} (at {offset})"),
         };
-        Err(self.damage(scan.sequence, scan.end, what))
+        Err(self.damage(scan.sequence, scan.end, what).into())
+    }
+
+    /// The first sound header in `range`, at any block of it, that is not of an older segment.
+    fn batch_after<B: Bytes>(
+        &self,
+        bytes: &mut B,
+        range: Range<u64>,
+        sequence: u64,
+    ) -> Result<Option<(u64, Header)>, Fault<B::Error>> {
+        for start in range.clone().step_by(WINDOW_BYTES as usize) {
+            let window = self.at(bytes, start, WINDOW_BYTES.min(range.end - start))?;
+            for (offset, block) in (start..).step_by(BLOCK).zip(window.chunks(BLOCK)) {
+                // Eight bytes of each block are looked at, unless they are the magic number.
+                if !block.starts_with(&super::BATCH_MAGIC) {
+                    continue;
+                }
+                let Ok(header) = Header::decode(block) else { continue };
+                let ours = self.history.identity.is_none_or(|it| it == header.identity);
+                if ours && header.sequence >= sequence {
+                    return Ok(Some((offset, header)));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// The whole log's history, when all segments were scanned; see [`scan`].
@@ -370,26 +459,4 @@ fn is_torn(scan: &SegmentScan) -> bool {
 
 fn misdirected(header: &Header) -> String {
     format!("a batch that belongs to segment {} offset {}", header.sequence, header.offset)
-}
-
-/// The first sound header from `from` on, at any block, that is not of an older segment.
-fn batch_after(
-    bytes: &[u8],
-    from: u64,
-    identity: Option<u64>,
-    sequence: u64,
-) -> Option<(u64, Header)> {
-    let from = usize::try_from(from).ok()?;
-    for (index, block) in bytes.get(from..)?.chunks(BLOCK).enumerate() {
-        // Eight bytes of each block are looked at, unless they are the magic number.
-        if !block.starts_with(&super::BATCH_MAGIC) {
-            continue;
-        }
-        let Ok(header) = Header::decode(block) else { continue };
-        let ours = identity.is_none_or(|identity| identity == header.identity);
-        if ours && header.sequence >= sequence {
-            return Some(((from + index * BLOCK) as u64, header));
-        }
-    }
-    None
 }

@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use rustix::fs::{Advice, FallocateFlags, OFlags};
 use rustix::io::Errno;
@@ -136,8 +136,6 @@ pub struct SegmentFile {
     file: File,
     /// The mapping through which the `mmap` writer stores.
     stores: Option<Map>,
-    /// The mapping for reading, made when first wanted.
-    reads: OnceLock<Map>,
 }
 
 impl AsFd for SegmentFile {
@@ -167,7 +165,7 @@ impl SegmentFile {
                     .map_err(|e| LogError::io("map", &path, 0, e))?,
             ),
         };
-        Ok(SegmentFile { path, sequence, size, file, stores, reads: OnceLock::new() })
+        Ok(SegmentFile { path, sequence, size, file, stores })
     }
 
     /// Opens a segment of `size` bytes to be read only.
@@ -177,7 +175,7 @@ impl SegmentFile {
         size: u64,
     ) -> Result<SegmentFile, LogError> {
         let file = File::open(&path).map_err(|e| LogError::io("open", &path, 0, e))?;
-        Ok(SegmentFile { path, sequence, size, file, stores: None, reads: OnceLock::new() })
+        Ok(SegmentFile { path, sequence, size, file, stores: None })
     }
 
     /// Where the file stands.
@@ -230,33 +228,24 @@ impl SegmentFile {
         }
     }
 
-    /// Reads the bytes at `offset`, which must be final, into `buffer`: both in whole blocks, and
-    /// the buffer aligned, since the file may be open around the page cache.
+    /// Reads the bytes at `offset`, which must be final, into `buffer`: whole blocks or up to the
+    /// file's end, and the buffer aligned, since the file may be open around the page cache.
     ///
     /// # Errors
     /// The disk's, also a latent one, and a file that was cut short.
     pub(super) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), LogError> {
-        assert!(offset.is_multiple_of(BLOCK as u64) && buffer.len().is_multiple_of(BLOCK));
-        self.file
-            .read_exact_at(buffer, offset)
-            .map_err(|e| LogError::io("read", &self.path, offset, e))
-    }
-
-    /// The bytes from the segment's start to `end`, which must be final.
-    pub(super) fn bytes_to(&self, end: u64) -> Result<&[u8], LogError> {
-        assert!(end <= self.size);
-        if end == 0 {
-            return Ok(&[]);
-        }
-        let map = match self.reads.get() {
-            Some(map) => map,
-            None => {
-                let map = Map::read_only(&self.file, to_usize(self.size))
-                    .map_err(|e| LogError::io("map", &self.path, 0, e))?;
-                self.reads.get_or_init(|| map)
-            }
-        };
-        Ok(map.bytes(0..to_usize(end)))
+        assert!(offset.is_multiple_of(BLOCK as u64));
+        let end = offset + buffer.len() as u64;
+        assert!(buffer.len().is_multiple_of(BLOCK) || end == self.size);
+        self.file.read_exact_at(buffer, offset).map_err(|error| {
+            let error = match error.kind() {
+                ErrorKind::UnexpectedEof => {
+                    std::io::Error::new(error.kind(), "the file was cut short under its reader")
+                }
+                _ => error,
+            };
+            LogError::io("read", &self.path, offset, error)
+        })
     }
 }
 

@@ -8,6 +8,7 @@ use crate::time::Time;
 use crate::zxid::Zxid;
 
 use super::append::Log;
+use super::read::FileTransactions;
 use super::recover::{self, Options, Recovered};
 use super::segment::{self, to_usize};
 use super::tool;
@@ -16,6 +17,7 @@ use super::{BLOCK, LogError, WriterKind};
 mod damage;
 mod piece;
 mod random;
+mod unreadable;
 
 const SEGMENT: u64 = 64 << 10;
 const IDENTITY: u64 = 0x1dea_11f7_0bad_cafe;
@@ -75,8 +77,13 @@ fn mark(log: &mut Log) {
 
 /// All that can be read from `from` on.
 fn read(recovered: &Recovered, from: Zxid) -> Vec<(Zxid, Vec<u8>)> {
-    let transactions = recovered.read_from(from).unwrap();
-    transactions.map(|it| it.unwrap()).map(|(zxid, txn)| (zxid, txn.to_vec())).collect()
+    all(recovered.read_from(from).unwrap())
+}
+
+fn all(mut transactions: FileTransactions<'_>) -> Vec<(Zxid, Vec<u8>)> {
+    std::iter::from_fn(|| Some(transactions.next_txn()?.map(|(zxid, txn)| (zxid, txn.to_vec()))))
+        .map(|it| it.unwrap())
+        .collect()
 }
 
 fn zxids(recovered: &Recovered, from: Zxid) -> Vec<u32> {
@@ -128,7 +135,7 @@ fn what_was_acknowledged_is_read_back() {
             }
         }
         drain(dir.path(), &mut log);
-        assert_eq!(log.reader().read_from(zxid(150)).unwrap().flatten().count(), 51);
+        assert_eq!(all(log.reader().read_from(zxid(150)).unwrap()).len(), 51);
         drop(log);
         let recovered = check_holds(dir.path(), 200);
         for (zxid, bytes) in read(&recovered, zxid(1)) {
@@ -284,7 +291,7 @@ fn a_reader_keeps_its_segments() {
         commit(dir.path(), &mut log, counter, 3000);
     }
     assert!(copy_of(dir.path()).len() > files, "new files, not recycled ones");
-    let read: Vec<_> = reader.read_from(zxid(1)).unwrap().map(|it| it.unwrap().0).collect();
+    let read: Vec<_> = all(reader.read_from(zxid(1)).unwrap()).into_iter().map(|it| it.0).collect();
     assert_eq!(read, (1..=60).map(zxid).collect::<Vec<_>>());
     drop(reader);
     log.purge_below(zxid(50));
@@ -307,7 +314,8 @@ fn a_truncated_history_is_gone_and_goes_on_elsewhere() {
     let other = Zxid::new(2, 1);
     log.append(other, b"other");
     drain(dir.path(), &mut log);
-    let live: Vec<_> = log.reader().read_from(zxid(30)).unwrap().map(|it| it.unwrap().0).collect();
+    let live: Vec<_> =
+        all(log.reader().read_from(zxid(30)).unwrap()).into_iter().map(|it| it.0).collect();
     assert_eq!(live, vec![zxid(30), zxid(31), zxid(32), zxid(33), other]);
     drop(log);
     let recovered = open(dir.path());
@@ -403,11 +411,11 @@ fn damage_that_appears_while_the_log_is_open_is_not_read() {
     patch(&path(dir.path(), 1), 2 * BLOCK as u64 + 300, b"rot");
     let reader = log.reader();
     let mut transactions = reader.read_from(zxid(1)).unwrap();
-    assert_eq!(transactions.next().unwrap().unwrap().0, zxid(1));
-    let error = transactions.next().unwrap().unwrap_err();
+    assert_eq!(transactions.next_txn().unwrap().unwrap().0, zxid(1));
+    let error = transactions.next_txn().unwrap().unwrap_err();
     let LogError::Damaged { offset, last_good_zxid, .. } = error else { panic!("{error}") };
     assert_eq!((offset, last_good_zxid), (8192, zxid(1)));
-    assert!(transactions.next().is_none());
+    assert!(transactions.next_txn().is_none());
 }
 
 #[test]

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use crate::zxid::Zxid;
 
 use super::batch::{self, Header};
-use super::recover::list;
-use super::scan::{Damage, Image, Scanner, SegmentScan, Stop};
-use super::segment::{self, to_usize};
+use super::bytes::{Bytes, SegmentBytes};
+use super::recover::{damaged, file_length, list, read_segment};
+use super::scan::{Scanner, SegmentScan, Stop};
+use super::segment::{self, SegmentFile};
 use super::{BLOCK, LogError};
 
 /// Prints every segment of the log in the directory `path` (or the one segment at `path`) with
@@ -31,16 +32,17 @@ pub fn verify(path: &Path, out: &mut dyn Write) -> Result<(), LogError> {
 
 fn walk(path: &Path, out: &mut dyn Write, batches: bool) -> Result<(), LogError> {
     let mut scanner = Scanner::default();
-    for (sequence, file) in segments(path)? {
-        let bytes = std::fs::read(&file).map_err(|e| LogError::io("read", &file, 0, e))?;
-        let image = Image { sequence, bytes: &bytes };
-        print(out, format_args!("{}", file.display()))?;
+    for (sequence, path) in segments(path)? {
+        let length = file_length(&path)?;
+        let file = SegmentFile::open_to_read(path.clone(), sequence, length)?;
+        print(out, format_args!("{}", path.display()))?;
         if batches {
-            print_batches(out, &bytes)?;
+            print_batches(out, &mut file.bytes_to(length))?;
         }
-        match scanner.segment(&image) {
+        let dir = path.parent().unwrap_or(Path::new(""));
+        match read_segment(dir, &file, &mut scanner) {
             Ok(scan) => print_segment(out, scan)?,
-            Err(damage) => return refuse(out, &file, damage),
+            Err(error) => return refuse(out, error),
         }
     }
     match scanner.finish(Zxid::ZERO) {
@@ -48,7 +50,7 @@ fn walk(path: &Path, out: &mut dyn Write, batches: bool) -> Result<(), LogError>
             print(out, format_args!("sound through zxid {}", history.last))?;
             print(out, format_args!("marked durable through zxid {}", history.durable_mark))
         }
-        Err(damage) => refuse(out, path, damage),
+        Err(damage) => refuse(out, damaged(path.parent().unwrap_or(Path::new("")), damage)),
     }
 }
 
@@ -60,22 +62,22 @@ fn segments(path: &Path) -> Result<Vec<(u64, PathBuf)>, LogError> {
     }
 }
 
-fn refuse(out: &mut dyn Write, file: &Path, damage: Damage) -> Result<(), LogError> {
-    let dir = file.parent().unwrap_or(Path::new(""));
-    let error = super::recover::damaged(dir, damage);
+fn refuse(out: &mut dyn Write, error: LogError) -> Result<(), LogError> {
     print(out, format_args!("DAMAGED: {error}"))?;
     Err(error)
 }
 
 /// Each batch as its header tells it, up to the first place without one.
-fn print_batches(out: &mut dyn Write, bytes: &[u8]) -> Result<(), LogError> {
-    let mut offset = BLOCK;
-    while let Some(rest) = bytes.get(offset..)
-        && let Ok(header) = Header::decode(rest)
-        && header.offset == offset as u64
+fn print_batches(out: &mut dyn Write, bytes: &mut SegmentBytes<'_>) -> Result<(), LogError> {
+    let mut offset = BLOCK as u64;
+    while offset < bytes.count()
+        && let left = bytes.count() - offset
+        && let Ok(header) = Header::decode(bytes.at(offset, left.min(BLOCK as u64))?)
+        && header.offset == offset
     {
         let Header { kind, first, last, previous, durable, count, length, .. } = header;
-        let fault = match batch::check_payload(&header, rest) {
+        let batch = bytes.at(offset, header.padded_bytes().min(left))?;
+        let fault = match batch::check_payload(&header, batch) {
             Ok(records) => format!(" committed {}", records.committed()),
             Err(fault) => format!(" BAD: {fault}"),
         };
@@ -87,7 +89,7 @@ fn print_batches(out: &mut dyn Write, bytes: &[u8]) -> Result<(), LogError> {
                 header.sequence
             ),
         )?;
-        offset = offset.saturating_add(to_usize(header.padded_bytes()));
+        offset = offset.saturating_add(header.padded_bytes());
     }
     Ok(())
 }

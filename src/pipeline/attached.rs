@@ -36,6 +36,13 @@ impl Attached {
         self.touched.insert(session, timeout_ms);
     }
 
+    /// The same, for a connection that no leader's loss hurries and that no leader hears of.
+    pub fn insert_unhurried(&mut self, client: Client, session: i64, timeout_ms: i32) {
+        self.insert(client, session, timeout_ms);
+        self.by_timeout.remove(&(timeout_ms, client));
+        self.touched.remove(&session);
+    }
+
     /// The connection is closed: the session that it had.
     pub fn remove(&mut self, client: Client) -> Option<i64> {
         self.cut.remove(&client);
@@ -101,6 +108,11 @@ impl Attached {
     /// The next answer to a leader tells of all.
     pub fn touch_all(&mut self) {
         self.touched.extend(self.by_client.values().map(|held| (held.session, held.timeout_ms)));
+    }
+
+    /// The connections that have sessions.
+    pub fn clients(&self) -> impl Iterator<Item = Client> {
+        self.by_client.keys().copied()
     }
 
     /// The sessions that this server's clients have, with their timeouts in milliseconds.

@@ -10,6 +10,7 @@ use crate::time::Time;
 use crate::tree::TreeError;
 use crate::tree::writer::Replay;
 use crate::wire::error::{DecodeError, ErrorCode};
+use crate::wire::jute::Write as _;
 use crate::wire::opcode::OpCode;
 use crate::wire::request::Request;
 use crate::wire::response::{self, ConnectResponse, OpResult, ReplyHeader};
@@ -84,7 +85,7 @@ impl Pipeline {
     }
 
     /// Keeps a request for the leader, and passes it on where there is one.
-    fn ask(&mut self, write: &Write<'_>) {
+    pub(super) fn ask(&mut self, write: &Write<'_>) {
         self.waiting.ask(write);
         if let Part::Following { epoch } = self.part {
             self.stats.forwarded += 1;
@@ -100,7 +101,9 @@ impl Pipeline {
     /// The sessions of this server's clients that were heard of since the last call, with their
     /// timeouts in milliseconds: what the answer to a leader's PING tells.
     pub fn take_touched(&mut self) -> Vec<(i64, i32)> {
-        self.attached.take_touched()
+        let mut touched = self.attached.take_touched();
+        touched.retain(|(session, _)| !self.locals.is_local(*session));
+        touched
     }
 
     // ── From the leader ──
@@ -131,7 +134,7 @@ impl Pipeline {
             self.writer.abort();
             return Err(error.into());
         }
-        self.events.extend(self.writer.finish().events);
+        self.writer.finish_into(&mut self.events);
         self.prepared = zxid;
         self.stats.txns += 1;
         let found = self.writer.digest();
@@ -145,6 +148,7 @@ impl Pipeline {
         self.note_digest(zxid);
         if let Txn::CreateSession { timeout_ms } = logged.txn {
             self.sessions.create(header.session, timeout_ms, None, zxid, now);
+            self.locals.set_upgraded(header.session, zxid);
         }
         let asker = asked.map(|index| self.waiting.entry(header.session, index).client);
         if let Some(index) = asked {
@@ -152,6 +156,7 @@ impl Pipeline {
         }
         if let Txn::CloseSession { .. } = logged.txn {
             self.sessions.close(header.session, zxid);
+            self.locals.end(header.session);
             let holder = self.attached.holder(header.session);
             self.attached.release(header.session);
             // Whoever asked for it has its answer. Anybody else is answered nothing more, whether
@@ -217,6 +222,10 @@ impl Pipeline {
         };
         let mut frame = Vec::new();
         let then = match (change, op) {
+            (Txn::CreateSession { .. }, _) if self.locals.is_upgrading(session) => {
+                self.waiting.remove(session, index);
+                return self.release_done(session);
+            }
             (Txn::CreateSession { .. }, _) => {
                 let attaching = self.waiting.pop_attaching(session);
                 attaching.map(|attaching| self.begin_attached(session, &attaching, &mut frame))
@@ -229,6 +238,9 @@ impl Pipeline {
             _ => {
                 let start = response::begin_frame(&mut frame);
                 ReplyHeader { xid, zxid, error: 0 }.encode(&mut frame);
+                if let (OpCode::Reconfig, Txn::SetData { data, .. }) = (op, change) {
+                    frame.put_buffer(*data);
+                }
                 frame.extend_from_slice(body);
                 response::finish_frame(&mut frame, start);
                 Some(if op == OpCode::CloseSession { Then::Close } else { Then::Serve })
@@ -303,7 +315,7 @@ impl Pipeline {
         let then = match is_valid {
             true => self.begin_attached(session, attaching, &mut frame),
             false => {
-                let read_only = attaching.connect.has_read_only.then_some(false);
+                let read_only = attaching.connect.read_only.map(|_| false);
                 ConnectResponse::refused(read_only).encode(&mut frame);
                 Then::Close
             }
@@ -319,7 +331,7 @@ impl Pipeline {
             timeout_ms,
             session,
             password: session::password(session),
-            read_only: connect.has_read_only.then_some(false),
+            read_only: connect.read_only.map(|_| false),
         };
         response.encode(frame);
         Then::Begin { session, timeout_ms }

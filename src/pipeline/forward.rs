@@ -121,6 +121,12 @@ impl Waiting {
         self.by_session.contains_key(&session)
     }
 
+    /// Whether such a request of the session waits.
+    pub fn has_op(&self, session: i64, op: OpCode) -> bool {
+        let queue = self.by_session.get(&session);
+        queue.is_some_and(|queue| queue.iter().any(|entry| entry.op == op))
+    }
+
     /// Whether another request with a body of so many bytes can be kept.
     pub fn has_room(&self, bytes: usize) -> bool {
         self.count < COUNT_MAX && self.bytes + bytes <= BYTES_MAX

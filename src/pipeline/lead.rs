@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use crate::pipeline::prepare::Asker;
 use crate::pipeline::session::Owner;
-use crate::pipeline::{Part, Pipeline, Room, Write};
+use crate::pipeline::{Part, Pipeline, Room, Write, local};
 use crate::time::{Time, WallMs};
 use crate::wire::error::ErrorCode;
 use crate::wire::jute::Reader;
@@ -155,12 +155,15 @@ impl Pipeline {
         wall: WallMs,
     ) -> Result<(), ErrorCode> {
         let session = forwarded.session;
-        self.sessions.check(session, Owner::Learner(learner))?;
-        self.sessions.touch(session, now);
+        let is_elsewhere = self.may_be_elsewhere(session);
+        if !is_elsewhere {
+            self.sessions.check(session, Owner::Learner(learner))?;
+            self.sessions.touch(session, now);
+        }
         let request = Request::decode(op, &forwarded.body);
         let request = request.map_err(|_| ErrorCode::MarshallingError)?;
-        if let Request::Reconfig(_) = request {
-            return Err(self.reconfig_error());
+        if is_elsewhere && local::needs_global(&request) {
+            return Err(ErrorCode::SessionExpired);
         }
         let zxid = self.next_zxid(Room::Plenty).ok_or_else(|| {
             self.stats.refused_no_room += 1;

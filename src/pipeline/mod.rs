@@ -49,6 +49,12 @@ pub mod follow;
 
 pub mod lead;
 
+mod local;
+
+mod read_only;
+
+pub mod reconfig;
+
 pub mod role;
 
 #[cfg(test)]
@@ -61,8 +67,11 @@ use crate::pipeline::attached::Attached;
 use crate::pipeline::auth::AuthConfig;
 use crate::pipeline::forward::Waiting;
 use crate::pipeline::lead::Leadership;
+use crate::pipeline::local::Locals;
 use crate::pipeline::publish::Group;
+use crate::pipeline::read_only::ReadOnly;
 use crate::pipeline::reaper::Reaper;
+use crate::pipeline::reconfig::MembersNow;
 use crate::pipeline::role::Part;
 use crate::pipeline::session::Sessions;
 use crate::time::{Time, WallMs};
@@ -88,8 +97,10 @@ pub struct Settings {
     pub close_session_txn: bool,
     /// How long a transaction may become, in bytes: what a peer takes in one piece.
     pub txn_bytes_max: usize,
-    /// `reconfigEnabled`: which error a standalone server gives.
+    /// Whether the ensemble's members may be changed (`reconfigEnabled`).
     pub reconfig: bool,
+    /// An ensemble keeps two voters at least (`standaloneEnabled`).
+    pub standalone_enabled: bool,
     /// The bounds of a session's timeout, in milliseconds.
     pub session_timeout_ms_min: i32,
     pub session_timeout_ms_max: i32,
@@ -101,6 +112,32 @@ pub struct Settings {
     pub containers_per_minute_max: u64,
     /// How long a container may stand without ever having had a child, in milliseconds; 0: ever.
     pub container_never_used_ms_max: u64,
+    /// What a member of an ensemble does for clients besides.
+    pub modes: Modes,
+}
+
+/// What a member of an ensemble does for clients besides; a server on its own does none of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Modes {
+    /// New sessions are known to this server only (`localSessionsEnabled`).
+    pub local_sessions: bool,
+    /// They become known to all with their first ephemeral node (`localSessionsUpgradingEnabled`).
+    pub local_sessions_upgrading: bool,
+    /// Reads are served without a leader too (`readonlymode.enabled`).
+    pub read_only: bool,
+    /// A leader serves clients (`leaderServes`).
+    pub leader_serves: bool,
+}
+
+impl Default for Modes {
+    fn default() -> Modes {
+        Modes {
+            local_sessions: false,
+            local_sessions_upgrading: false,
+            read_only: false,
+            leader_serves: true,
+        }
+    }
 }
 
 /// A client's connection: the core that has it, and that core's name for it.
@@ -119,8 +156,9 @@ pub struct Connect {
     pub session: i64,
     /// What the client claims to be the session's; `None` when it is not even 16 bytes long.
     pub password: Option<[u8; 16]>,
-    /// Whether the reply has the read-only byte.
-    pub has_read_only: bool,
+    /// Whether the client takes a server that is read-only; `None` where it does not say, and its
+    /// reply has no byte that says so either.
+    pub read_only: Option<bool>,
 }
 
 /// A write, a sync, or the end of a session, as a client's core passes it on.
@@ -153,6 +191,8 @@ pub enum Then {
     Serve,
     /// Its session is set up, with this timeout in milliseconds.
     Begin { session: i64, timeout_ms: i32 },
+    /// The same, until there is a leader, for reads only.
+    BeginReadOnly { session: i64, timeout_ms: i32 },
     /// It ends as soon as the reply is sent.
     Close,
 }
@@ -266,6 +306,8 @@ pub struct PipelineStats {
 pub struct Pipeline {
     writer: Writer,
     sessions: Sessions,
+    /// The sessions that only this server knows.
+    locals: Locals,
     settings: Settings,
     reaper: Reaper,
     part: Part,
@@ -288,6 +330,9 @@ pub struct Pipeline {
     /// What its clients wait for, from a leader or from a quorum.
     waiting: Waiting,
     leadership: Leadership,
+    read_only: ReadOnly,
+    /// What a request for other members is checked against.
+    members: Option<MembersNow>,
     /// When a leader, or a quorum, was last heard of.
     led: Time,
     /// Since when there has been no leader.
@@ -317,6 +362,7 @@ impl Pipeline {
         let prepared = writer.last_zxid();
         Pipeline {
             reaper: Reaper::new(&settings, now),
+            locals: Locals::new(sessions.tick_ms()),
             writer,
             sessions,
             settings,
@@ -334,6 +380,8 @@ impl Pipeline {
             attached: Attached::default(),
             waiting: Waiting::default(),
             leadership: Leadership::default(),
+            read_only: ReadOnly::default(),
+            members: None,
             led: now,
             looking: now,
             digests: VecDeque::new(),
@@ -426,7 +474,8 @@ impl Pipeline {
         let is_preparing = self.part.is_preparing();
         let expiry = is_preparing.then(|| self.sessions.poll_timeout()).flatten();
         let reaping = is_preparing.then(|| self.reaper.due());
-        [expiry, reaping, self.poll_role_timeout()].into_iter().flatten().min()
+        let local = self.locals.poll_timeout();
+        [expiry, reaping, local, self.poll_role_timeout()].into_iter().flatten().min()
     }
 
     /// Where this server prepares transactions: ends sessions that were not heard of for too long,
@@ -435,6 +484,7 @@ impl Pipeline {
     pub fn handle_timeout(&mut self, now: Time, wall: WallMs) {
         self.writer.set_now(now);
         self.handle_role_timeout(now, wall);
+        self.expire_locals(now);
         if !self.part.is_preparing() {
             return;
         }
@@ -455,6 +505,7 @@ impl Pipeline {
 
     /// A session was heard of, by a connection of this server.
     pub fn handle_touch(&mut self, now: Time, session: i64) {
+        self.locals.touch(session, now);
         match self.part.is_preparing() {
             true => {
                 self.sessions.touch(session, now);
@@ -465,6 +516,7 @@ impl Pipeline {
 
     /// A connection that had asked for a session is gone: nothing is heard of it any more.
     pub fn handle_closed(&mut self, client: Client) {
+        self.read_only.forget(client);
         match self.attached.remove(client) {
             Some(session) => self.forget(session, client, true),
             None => self.waiting.forget_connect(client),
@@ -474,6 +526,7 @@ impl Pipeline {
     /// Ends a connection without an answer. What it has sent and nobody has prepared is not done;
     /// what it still sends is not taken.
     fn close(&mut self, client: Client) {
+        self.read_only.forget(client);
         self.notices.push_back(Notice::Close { client });
         match self.attached.cut(client) {
             Some(session) => self.forget(session, client, false),
@@ -484,6 +537,7 @@ impl Pipeline {
     /// Drops what a connection waits for, and lets out what another one waited for behind it.
     fn forget(&mut self, session: i64, client: Client, keeps_close: bool) {
         self.waiting.forget_unsent(session, client, keeps_close);
+        self.keep_local(session);
         self.release_done(session);
     }
 }

@@ -61,7 +61,7 @@ pub struct Checks<'w> {
 
 impl<'w> Checks<'w> {
     /// Whether the asker has one of the permissions `wanted` under the list `acl`.
-    fn check_acl(&self, acl: AclId, wanted: Perms) -> Result<()> {
+    pub(super) fn check_acl(&self, acl: AclId, wanted: Perms) -> Result<()> {
         if acl == AclId::OPEN || self.settings.skip_acl {
             return Ok(());
         }

@@ -10,6 +10,10 @@ use crate::tree::effects::Event;
 use crate::tree::writer::Writer;
 use crate::zxid::Zxid;
 
+/// A group is mostly as large as the one before it, and gets its room at once: at most so many
+/// bytes, replies or events of it.
+const LIKE_THE_LAST_MAX: usize = 4096;
+
 /// Transactions with all that they caused, not let out yet.
 #[derive(Debug)]
 pub(super) struct Group {
@@ -51,6 +55,13 @@ impl Group {
 }
 
 impl Outbox {
+    /// Takes everything out, and leaves room for as much again.
+    fn take_whole(&mut self) -> Outbox {
+        let bytes = Vec::with_capacity(self.bytes.len().min(LIKE_THE_LAST_MAX));
+        let replies = Vec::with_capacity(self.replies.len().min(LIKE_THE_LAST_MAX));
+        std::mem::replace(self, Outbox { bytes, replies })
+    }
+
     /// Takes out the replies up to `zxid`.
     fn take_through(&mut self, zxid: Zxid) -> Outbox {
         let count = self.replies.partition_point(|reply| reply.zxid <= zxid);
@@ -75,8 +86,9 @@ impl Pipeline {
         if is_empty && self.events.is_empty() && self.sealed_through() == self.prepared {
             return;
         }
-        let outboxes = self.outboxes.iter_mut().map(std::mem::take).collect();
-        let events = std::mem::take(&mut self.events);
+        let outboxes = self.outboxes.iter_mut().map(Outbox::take_whole).collect();
+        let like = Vec::with_capacity(self.events.len().min(LIKE_THE_LAST_MAX));
+        let events = std::mem::replace(&mut self.events, like);
         self.sealed.push_back(Group { through: self.prepared, outboxes, events });
     }
 
@@ -99,6 +111,7 @@ impl Pipeline {
             self.committed_digest = (zxid == through).then_some(digest);
         }
         self.sessions.handle_committed(self.committed);
+        self.locals.handle_committed(self.committed);
     }
 
     /// The oldest group that is committed and has not been published.
@@ -144,6 +157,9 @@ impl Pipeline {
             }
         }
         self.waiting.pop_above(after, &mut lost);
+        // What these have asked for went behind what is undone.
+        let local_again = self.locals.pop_above(after);
+        lost.extend(local_again.into_iter().filter_map(|session| self.attached.holder(session)));
         lost.sort_unstable();
         lost.dedup();
         for client in lost {
@@ -165,6 +181,7 @@ impl Pipeline {
         self.published = self.prepared;
         self.writer = writer;
         self.sessions.replace(&sessions, now);
+        self.locals.handle_replaced(|session| self.sessions.contains(session));
         self.txns.clear();
         self.digests.clear();
         self.uncommitted_digests.clear();

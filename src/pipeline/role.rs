@@ -50,11 +50,14 @@ impl Pipeline {
         self.leadership.clear();
         match role {
             Role::Looking => {
+                if self.part != Part::Looking {
+                    self.looking = self.looking.max(now);
+                }
                 self.part = Part::Looking;
-                self.looking = now;
                 self.sessions.handle_following();
             }
             Role::Leading { epoch } => {
+                self.end_read_only();
                 self.part = Part::Leading;
                 self.epoch_start = Zxid::new(epoch, 0);
                 assert!(self.epoch_start > self.prepared, "each leader has its own epoch");
@@ -63,9 +66,13 @@ impl Pipeline {
                 for (session, timeout_ms) in self.attached.sessions() {
                     self.sessions.touch_for(session, timeout_ms, now);
                 }
+                if self.refuses_clients() {
+                    self.disconnect_all();
+                }
                 self.lead_what_waits(now, wall);
             }
             Role::Following { .. } | Role::Observing { .. } => {
+                self.end_read_only();
                 self.part = Part::Following { epoch };
                 self.led = self.led.max(now);
                 self.sessions.handle_following();
@@ -73,7 +80,7 @@ impl Pipeline {
                 self.writer.set_replay(Replay::Exact);
                 // A new leader knows what timeouts sessions began with, not what was agreed later.
                 self.attached.touch_all();
-                self.send_what_waits(epoch);
+                self.send_what_waits(epoch, now);
             }
         }
     }
@@ -92,6 +99,9 @@ impl Pipeline {
             self.lead_entry(session, entry, now, wall);
         }
         for (session, attaching) in attaching {
+            if self.attaches_local(session, attaching, now) {
+                continue;
+            }
             if attaching.connect.session != 0 && self.waiting.pop_attaching(session).is_some() {
                 self.reopen_session(attaching.connect, session, now);
             }
@@ -104,7 +114,9 @@ impl Pipeline {
         match state {
             State::Asked { request: Forwarded { body, ids, .. }, .. } => match op {
                 OpCode::CreateSession => {
-                    if let Some(attaching) = self.waiting.pop_attaching(session) {
+                    if self.lead_upgrade(client, session, now, wall) {
+                        // It has no connect request that waits.
+                    } else if let Some(attaching) = self.waiting.pop_attaching(session) {
                         self.begin_session(session, &attaching, now, wall);
                     }
                 }
@@ -136,7 +148,7 @@ impl Pipeline {
     }
 
     /// Passes on what waits, to the leader of `epoch`.
-    fn send_what_waits(&mut self, epoch: u32) {
+    fn send_what_waits(&mut self, epoch: u32, now: Time) {
         let entries = self.waiting.take_all();
         // Passed on to this very leader over an earlier connection: it may still become a
         // transaction, or may be lost. Some requests may be repeated; of the others the outcome is
@@ -157,7 +169,9 @@ impl Pipeline {
         for (session, mut entry) in entries {
             let is_asked = matches!(entry.state, State::Asked { .. });
             let is_awaited = match entry.op {
-                OpCode::CreateSession => self.waiting.is_attaching(session),
+                OpCode::CreateSession => {
+                    self.waiting.is_attaching(session) || self.locals.is_upgrading(session)
+                }
                 OpCode::CloseSession if is_asked => !self.attached.is_cut(entry.client),
                 _ => self.attached.contains(entry.client),
             };
@@ -175,10 +189,31 @@ impl Pipeline {
             }
         }
         let attaching: Vec<(i64, Attaching)> = self.waiting.attaching().collect();
-        for (session, Attaching { connect, timeout_ms, .. }) in attaching {
-            if connect.session != 0 {
-                self.waiting.revalidate(session, timeout_ms);
+        for (session, attaching) in attaching {
+            if !self.attaches_local(session, attaching, now) && attaching.connect.session != 0 {
+                self.waiting.revalidate(session, attaching.timeout_ms);
             }
+        }
+    }
+
+    /// Answers a connection that waited for a local session; whether it did.
+    fn attaches_local(&mut self, session: i64, attaching: Attaching, now: Time) -> bool {
+        let is_local = match attaching.connect.session {
+            0 => !self.waiting.has_op(session, OpCode::CreateSession) && self.begins_local(),
+            session => self.locals.is_local(session),
+        };
+        if is_local && self.waiting.pop_attaching(session).is_some() {
+            self.attach_local(session, &attaching, now);
+        }
+        is_local
+    }
+
+    /// Leaves this server's clients to the others.
+    fn disconnect_all(&mut self) {
+        let waiting = self.waiting.attaching().map(|(_, it)| it.connect.client);
+        let clients: Vec<Client> = self.attached.clients().chain(waiting).collect();
+        for client in clients {
+            self.close(client);
         }
     }
 
@@ -191,7 +226,7 @@ impl Pipeline {
         let urgent = urgent.map(|(timeout_ms, _)| self.led + leaderless_max(timeout_ms));
         let attaching = self.attaching_due();
         let parked = self.leadership.is_parked(self.room).then_some(Time::default());
-        [urgent, attaching, parked].into_iter().flatten().min()
+        [urgent, attaching, parked, self.read_only_due()].into_iter().flatten().min()
     }
 
     /// When the first connection that asks for a session has waited for a leader for long enough.
@@ -203,9 +238,11 @@ impl Pipeline {
         Some(since.max(self.looking) + self.attaching_max())
     }
 
-    /// For how long a connection waits for a session while there is no leader: a tick.
+    /// For how long a connection waits for a session while there is no leader: a tick, or until
+    /// reads are served without one.
     fn attaching_max(&self) -> Duration {
-        Duration::from_millis(self.sessions.tick_ms())
+        let tick = Duration::from_millis(self.sessions.tick_ms());
+        self.read_only_grace().unwrap_or(tick)
     }
 
     pub(super) fn handle_role_timeout(&mut self, now: Time, wall: WallMs) {
@@ -218,6 +255,9 @@ impl Pipeline {
             }
             self.stats.connections_given_up += 1;
             self.close(client);
+        }
+        if self.read_only_due().is_some_and(|due| due <= now) {
+            self.begin_read_only(now);
         }
         while self.attaching_due().is_some_and(|due| due <= now) {
             let (_, client) = self.waiting.first_attaching().expect("somebody is due");

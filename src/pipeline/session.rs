@@ -140,6 +140,11 @@ impl Sessions {
         }
     }
 
+    /// Whether this server has given that id, in this life or another.
+    pub const fn is_own_id(&self, id: i64) -> bool {
+        id >> 56 == self.next_id >> 56
+    }
+
     /// How many sessions there are.
     pub fn count(&self) -> usize {
         self.ids.len()

@@ -24,6 +24,8 @@ mod world;
 
 mod ensemble;
 mod leaders;
+mod local;
+mod read_only;
 mod roles;
 
 pub(crate) const TREE: TreeConfig = TreeConfig { seed: 7, extended_types: true };
@@ -45,8 +47,10 @@ pub(crate) fn settings() -> Settings {
         close_session_txn: true,
         txn_bytes_max: 1 << 20,
         reconfig: false,
+        standalone_enabled: true,
         session_timeout_ms_min: 4000,
         session_timeout_ms_max: 40_000,
+        modes: Modes::default(),
         auth: AuthConfig {
             super_digest: Some(DigestAlgorithm::Sha1.id(SUPER)),
             ..AuthConfig::default()
@@ -165,7 +169,7 @@ impl Bench {
 
     fn ask_session(&mut self, client: Client, session: i64, password: Option<[u8; 16]>) {
         let connect =
-            Connect { client, timeout_ms: 10_000, session, password, has_read_only: true };
+            Connect { client, timeout_ms: 10_000, session, password, read_only: Some(false) };
         self.pipeline.handle_connect(connect, self.now, self.wall);
     }
 

@@ -2,6 +2,7 @@
 
 use crate::pipeline::forward::Attaching;
 use crate::pipeline::prepare::{Asker, Checks};
+use crate::pipeline::reconfig::CONFIG_PATH;
 use crate::pipeline::session::Owner;
 use crate::pipeline::{
     Client, Connect, DIGEST_INTERVAL, DIGESTS_MAX, Notice, Outbox, Part, Pipeline, Reply, Room,
@@ -33,6 +34,7 @@ impl Pipeline {
     /// (`ZooKeeperServer.processConnectRequest`, `reopenSession`).
     pub fn handle_connect(&mut self, connect: Connect, now: Time, wall: WallMs) {
         match connect.session {
+            _ if self.takes_connect(connect, now) => {}
             _ if !self.part.is_preparing() => self.follow_connect(connect, now),
             0 => {
                 let timeout_ms = self.clamp(connect.timeout_ms);
@@ -64,7 +66,7 @@ impl Pipeline {
             timeout_ms,
             session,
             password: session::password(session),
-            read_only: connect.has_read_only.then_some(false),
+            read_only: connect.read_only.map(|_| false),
         };
         let outbox = &mut self.outboxes[usize::from(connect.client.core)];
         response.encode(&mut outbox.bytes);
@@ -90,7 +92,7 @@ impl Pipeline {
         let password = connect.password.unwrap_or_default();
         let owner = owner(connect.client);
         let is_right = self.sessions.reopen(session, &password, timeout_ms, owner, now);
-        let read_only = connect.has_read_only.then_some(false);
+        let read_only = connect.read_only.map(|_| false);
         let (response, then) = match is_right {
             true => {
                 self.attached.insert(connect.client, session, timeout_ms);
@@ -113,6 +115,7 @@ impl Pipeline {
         }
         match self.part.is_preparing() {
             true if self.waiting.is_held(write.session, write.op) => self.hold_write(write, now),
+            _ if self.takes_write(write, now, wall) => {}
             true => self.prepare_own(write, now, wall),
             false => self.follow_write(write),
         }
@@ -129,9 +132,14 @@ impl Pipeline {
 
     fn prepare_own(&mut self, write: &Write<'_>, now: Time, wall: WallMs) {
         self.writer.set_now(now);
-        match self.sessions.check(write.session, owner(write.client)) {
+        // One that is becoming global is not yet known to all.
+        let sessions = match self.sessions.contains(write.session) {
+            false if self.locals.contains(write.session) => self.locals.sessions_mut(),
+            _ => &mut self.sessions,
+        };
+        match sessions.check(write.session, owner(write.client)) {
             Ok(()) => {
-                self.sessions.touch(write.session, now);
+                sessions.touch(write.session, now);
             }
             // The client has gone to another connection: this one ends without an answer, so that
             // it cannot take the error for its session's.
@@ -147,7 +155,9 @@ impl Pipeline {
         let Ok(request) = Request::decode(write.op, write.body) else {
             return self.reply_error(write, self.prepared, ErrorCode::MarshallingError);
         };
-        if let Request::Reconfig(_) = request {
+        if let Request::Reconfig(_) = request
+            && self.part == Part::Alone
+        {
             return self.reply_error(write, self.prepared, self.reconfig_error());
         }
         if let Request::Sync { path } = request {
@@ -169,7 +179,8 @@ impl Pipeline {
         self.push_reply(write, zxid);
     }
 
-    pub(super) fn reconfig_error(&self) -> ErrorCode {
+    /// A server on its own has no members to change.
+    fn reconfig_error(&self) -> ErrorCode {
         match self.settings.reconfig {
             true => ErrorCode::Unimplemented,
             false => ErrorCode::ReconfigDisabled,
@@ -222,7 +233,7 @@ impl Pipeline {
             reply.truncate(marks.body - ReplyHeader::SIZE);
             ReplyHeader { xid, zxid, error: error.raw() }.encode(reply);
         }
-        self.events.extend(self.writer.finish().events);
+        self.writer.finish_into(&mut self.events);
         response::finish_frame(reply, frame);
         self.txns.bytes = txn;
         self.end_txn(zxid, true);
@@ -263,7 +274,7 @@ impl Pipeline {
         txn: &mut Vec<u8>,
         body: &mut Vec<u8>,
     ) -> Result<()> {
-        let checks = Checks { writer: &self.writer, settings: &self.settings, asker };
+        let checks = self.checks(asker);
         match request {
             Request::Create(create) => {
                 let checked = checks.create(&create)?;
@@ -285,9 +296,20 @@ impl Pipeline {
                 let (acl, version) = checks.set_acl(path, acl, version)?;
                 self.apply(&Txn::SetAcl { path, acl, version }, txn, body);
             }
+            Request::Reconfig(request) => {
+                let text = self.check_reconfig(asker, &request)?;
+                let data = Some(text.as_bytes());
+                body.put_buffer(data);
+                let change = Txn::SetData { path: CONFIG_PATH, data, version: -1 };
+                self.apply(&change, txn, body);
+            }
             _ => return Err(ErrorCode::Unimplemented),
         }
         Ok(())
+    }
+
+    pub(super) fn checks<'w>(&'w self, asker: Asker<'w>) -> Checks<'w> {
+        Checks { writer: &self.writer, settings: &self.settings, asker }
     }
 
     fn apply(&mut self, change: &Txn<'_>, txn: &mut Vec<u8>, body: &mut Vec<u8>) {
@@ -447,6 +469,7 @@ impl Pipeline {
         let change = Txn::CloseSession { paths: is_listed.then_some(paths) };
         self.apply_alone(&header, &change);
         self.sessions.close(session, zxid);
+        self.locals.end(session);
         let holder = self.attached.holder(session);
         self.attached.release(session);
         match (asker, holder) {
@@ -483,7 +506,7 @@ impl Pipeline {
     pub(super) fn apply_alone(&mut self, header: &TxnHeader, change: &Txn<'_>) {
         self.begin(header);
         self.apply_checked(change);
-        self.events.extend(self.writer.finish().events);
+        self.writer.finish_into(&mut self.events);
         txn::encode(header, change, None, &mut self.txns.bytes);
         // A server that expects a list takes a digest for one; where nothing follows, it knows
         // that there is no list (`SerializeUtils.deserializeTxn`).
@@ -510,8 +533,13 @@ impl Pipeline {
     /// Adds the reply whose frame was appended to the outbox; it is held back behind what the
     /// session waits for.
     fn push_reply(&mut self, write: &Write<'_>, zxid: Zxid) {
+        self.push_last_reply(write, zxid, Then::Serve);
+    }
+
+    /// The same, with what becomes of the connection.
+    pub(super) fn push_last_reply(&mut self, write: &Write<'_>, zxid: Zxid, then: Then) {
         let outbox = &mut self.outboxes[usize::from(write.client.core)];
-        outbox.push(write.client, write.xid, zxid, Then::Serve, true);
+        outbox.push(write.client, write.xid, zxid, then, true);
         if !self.waiting.is_empty() {
             self.hold_back(write.client, write.session, write.op);
         }
@@ -558,6 +586,6 @@ impl Outbox {
     }
 }
 
-fn owner(client: Client) -> Owner {
+pub(super) fn owner(client: Client) -> Owner {
     Owner::Connection { core: client.core, connection: client.connection }
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use crate::pipeline::forward::ToLeader;
+use crate::pipeline::reconfig::MembersNow;
 use crate::replica::{Replica, StateAt};
+use crate::wire::membership::Membership;
 use crate::wire::opcode::OpCode;
 use crate::wire::quorum::{Forwarded, FromLeader, FromLearner, ServerId};
 use crate::zab::Zab;
@@ -48,9 +50,11 @@ impl Replica {
             Action::ToLearner { message: FromLeader::Snap { .. }, .. } => {
                 self.stats.snapshots_sent += 1;
             }
+            Action::SaveSound => self.pipeline.set_shows_state(true),
             Action::Close { link } => {
                 self.sending.remove(link);
             }
+            Action::Members { current, .. } => self.pipeline.put_members(current, self.wall),
             Action::Truncate { after } if self.refused_cut.take() == Some(*after) => {
                 return self.handle_truncate_failed(self.now);
             }
@@ -141,7 +145,26 @@ impl Replica {
         self.pipeline.handle_committed(through);
     }
 
+    /// Lets the pipeline know which members there are and who is in step, where the next request
+    /// asks for others.
+    pub(super) fn tell_members(&mut self, op: i32) {
+        if op != OpCode::Reconfig.raw() {
+            return;
+        }
+        let Some(zab) = self.zab.as_ref().filter(|zab| matches!(zab.role(), Role::Leading { .. }))
+        else {
+            return;
+        };
+        let ensemble = zab.ensemble();
+        let Ok(current) = Membership::parse(&ensemble.config) else { return };
+        let in_step = zab.learners().filter(|it| it.is_synced && !it.is_observer);
+        let synced = in_step.map(|it| it.server).chain([ensemble.me]).collect();
+        let is_changing = ensemble.next.is_some();
+        self.pipeline.handle_members(MembersNow { current, is_changing, synced });
+    }
+
     fn take_request(&mut self, learner: ServerId, link: LinkId, request: &Forwarded) {
+        self.tell_members(request.op);
         if !self.pipeline.handle_forwarded(learner, request, self.now, self.wall) {
             self.drop_learner(link);
         }

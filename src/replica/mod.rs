@@ -28,7 +28,7 @@ use crate::tree::writer::Writer;
 use crate::wire::election::Notification;
 use crate::wire::quorum::{FromLeader, FromLearner, ServerId};
 use crate::zab::Zab;
-use crate::zab::output::{Action, LinkId, LogGap, Role, Txns};
+use crate::zab::output::{Action, LinkId, LogGap, Role, Standing, Txns};
 use crate::zxid::Zxid;
 
 /// The state that a learner is sent: the tree, to be read at `zxid`, and the sessions of then.
@@ -83,6 +83,8 @@ impl Replica {
         let mut replica = Replica::new(pipeline, Some(zab));
         let (now, wall) = (Time::default(), WallMs::default());
         replica.pipeline.handle_role(Role::Looking, 0, now, wall);
+        let standing = replica.zab.as_ref().map(Zab::standing);
+        replica.pipeline.set_shows_state(standing == Some(Standing::Sound));
         replica
     }
 
@@ -167,6 +169,7 @@ impl Replica {
     /// A client's write, or its session's end.
     pub fn handle_write(&mut self, write: &Write<'_>, now: Time, wall: WallMs) {
         self.set_time(now, wall);
+        self.tell_members(write.op.raw());
         self.pipeline.handle_write(write, now, wall);
     }
 
@@ -280,6 +283,9 @@ impl Replica {
         let ReceivedState { writer, sessions, zxid } = state;
         assert_eq!(writer.last_zxid(), zxid, "a state is that of its zxid");
         self.pipeline.handle_replaced(writer, sessions, now);
+        if let Some(zab) = self.zab.as_ref().filter(|zab| zab.ensemble().is_dynamic) {
+            self.pipeline.put_members(&zab.ensemble().config, self.wall);
+        }
         self.zab_at(now).handle_snapshot_received(now, link, zxid);
     }
 

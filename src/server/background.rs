@@ -12,6 +12,7 @@ use crate::io::executor::{Core, CoreError, spawn_core};
 use crate::io::wake::Waker;
 use crate::log::LogError;
 use crate::log::segment::{self, PreparedSegment, RetiredSegment, SegmentRequest};
+use crate::server::reach::Reach;
 use crate::snapshot::{self, SnapshotError};
 use crate::tree::Tree;
 use crate::zxid::Zxid;
@@ -73,11 +74,16 @@ pub fn start(
     let (to_segments, segment_jobs) = channel::<SegmentJob>();
     let (to_snapshots, snapshot_jobs) = channel::<SnapshotJob>();
     let (segments_done, segments_waker) = (done.clone(), waker.clone());
+    let reach = Reach::new(&snapshots.dir);
     let segments = spawn_core("segments", None, move || async move {
         for job in segment_jobs {
             match job {
                 SegmentJob::Prepare(request) => {
+                    let sequence = request.sequence;
                     let prepared = segment::prepare(&log_dir, request);
+                    if prepared.is_ok() {
+                        reach.save(sequence);
+                    }
                     tell(&segments_done, &segments_waker, Done::Prepared(prepared));
                 }
                 SegmentJob::Remove(retired) => {

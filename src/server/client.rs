@@ -469,7 +469,7 @@ impl ClientCore {
     /// Passes what has gathered to the pipeline, if that has room.
     pub fn send_batch(&mut self) {
         if !self.batch.items.is_empty() {
-            let batch = std::mem::take(&mut self.batch);
+            let batch = self.batch.take();
             if let Err(batch) = self.links.to_pipeline.send(batch) {
                 self.batch = batch;
             }

@@ -73,8 +73,8 @@ pub struct Connection {
     pub session: i64,
     /// The session's timeout as negotiated, in milliseconds.
     pub timeout_ms: i32,
-    /// Whether the connect request had the read-only byte, and so its reply has one.
-    pub has_read_only: bool,
+    /// Whether it is served for reads only, until there is a leader.
+    pub is_read_only: bool,
     pub ids: AuthIds,
     /// The same for the pipeline, made anew when they change.
     pub shared_ids: Arc<[Id]>,
@@ -116,7 +116,7 @@ impl Connection {
             phase: Phase::Greeting,
             session: 0,
             timeout_ms: 0,
-            has_read_only: false,
+            is_read_only: false,
             shared_ids: ids.ids().into(),
             ids,
             input: Vec::new(),

@@ -5,17 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::config::ensemble::{Role, ServerAddress, ServerSpec};
+
 use crate::io::wake::Waker;
+use crate::pipeline::reconfig::CONFIG_PATH;
 use crate::server::keeper::Keeper;
 use crate::server::member::Member;
+use crate::server::members_file::MembersFiles;
 use crate::server::peers::election::{ElectionPort, ElectionSettings};
 use crate::server::peers::listen::{self, ListenError};
 use crate::server::peers::quorum::{QuorumPort, QuorumSettings};
 use crate::time::{Time, WallMs};
 use crate::tree::writer::{TreeConfig, Writer};
-use crate::wire::quorum::ServerId;
-use crate::zab::ensemble::{Ensemble, Member as EnsembleMember};
+use crate::wire::membership::{Membership, ServerAddress, ServerSpec};
+use crate::wire::quorum::{Extensions, ServerId};
+use crate::zab::ensemble::{Ensemble, NextConfig, members};
 use crate::zxid::Zxid;
 
 /// Committed transactions that are kept in memory for learners, in bytes at most.
@@ -45,31 +48,43 @@ pub fn my_id(config: &Config) -> ServerId {
     ServerId(config.ensemble.my_id.expect("a member's configuration has its id"))
 }
 
-/// The ensemble as agreement knows it.
-pub fn ensemble(config: &Config) -> Ensemble {
+/// The ensemble as agreement knows it: from the configuration, or, where members may change, from
+/// the tree, if that has newer ones. They are in force if they are `committed`, and otherwise
+/// proposed.
+pub fn ensemble(config: &Config, writer: &Writer, committed: Zxid) -> Ensemble {
     let from = &config.ensemble;
     let ticks = |ticks: u64| u32::try_from(ticks).unwrap_or(u32::MAX);
-    let member = |server: &ServerSpec| EnsembleMember {
-        id: ServerId(server.id),
-        is_observer: server.role == Role::Observer,
-        group: server.group,
-        weight: server.weight,
-    };
-    Ensemble {
+    let ensemble = Ensemble {
         me: my_id(config),
-        members: from.servers.iter().map(member).collect(),
+        members: members(&from.membership()),
         config: Arc::from(from.text().into_bytes()),
         config_version: from.version.cast_signed(),
+        next: None,
+        is_dynamic: config.features.reconfig,
         tick: tick(config),
         init_limit_ticks: ticks(from.init_limit_ticks),
         sync_limit_ticks: ticks(from.sync_limit_ticks),
         commit_log_count: usize::try_from(config.log.commit_log_count).unwrap_or(usize::MAX),
         commit_log_bytes_max: COMMIT_LOG_BYTES_MAX,
+        extensions: Extensions::ALL,
+    };
+    let node = writer.node(CONFIG_PATH).filter(|_| ensemble.is_dynamic);
+    let seen = node.as_ref().and_then(|node| node.data()).and_then(NextConfig::parse);
+    match seen.filter(|seen| seen.version > ensemble.config_version) {
+        Some(seen) if seen.zxid() <= committed => ensemble.under(seen),
+        Some(seen) => ensemble.with_next(Some(seen)),
+        None => ensemble,
     }
 }
 
-/// Puts the configuration where clients can read it.
+/// Puts the configuration where clients can read it, unless newer members stand there already.
 pub fn put_config(writer: &mut Writer, config: &Config, wall: WallMs) {
+    let own = config.ensemble.version.cast_signed();
+    let node = writer.node(CONFIG_PATH).filter(|_| config.features.reconfig);
+    let stored = node.as_ref().and_then(|node| node.data()).and_then(Membership::version_of);
+    if stored.is_some_and(|stored| stored > own) {
+        return;
+    }
     let version = Zxid::from_raw(config.ensemble.version.cast_signed());
     writer.put_config(config.ensemble.text().as_bytes(), version, wall);
 }
@@ -78,16 +93,37 @@ fn tick(config: &Config) -> Duration {
     Duration::from_millis(config.tick_time_ms)
 }
 
-type Port = fn(&ServerAddress) -> u16;
+/// One of a server's ports.
+pub type Port = fn(&ServerAddress) -> u16;
 
 fn addresses(server: &ServerSpec, port: Port) -> Vec<(String, u16)> {
     server.addresses.iter().map(|address| (address.host.clone(), port(address))).collect()
 }
 
-fn others(config: &Config, port: Port) -> Vec<(ServerId, Vec<(String, u16)>)> {
-    let me = my_id(config);
-    let servers = config.ensemble.servers.iter().map(|it| (ServerId(it.id), addresses(it, port)));
-    servers.filter(|(id, _)| *id != me).collect()
+/// Hosts and ports, by server.
+pub type Addresses = Vec<(ServerId, Vec<(String, u16)>)>;
+
+/// The other servers' addresses at one of their ports: those in force, then those proposed.
+pub fn others(me: ServerId, memberships: &[Membership], port: Port) -> Addresses {
+    let mut others: Addresses = Vec::new();
+    for server in memberships.iter().flat_map(|it| &it.servers) {
+        let (id, found) = (ServerId(server.id), addresses(server, port));
+        match others.iter_mut().find(|(known, _)| *known == id) {
+            _ if id == me => {}
+            None => others.push((id, found)),
+            Some((_, known)) => {
+                let newer: Vec<_> = found.into_iter().filter(|it| !known.contains(it)).collect();
+                known.extend(newer);
+            }
+        }
+    }
+    others
+}
+
+/// The members that an ensemble has and may get.
+pub fn memberships(current: &[u8], next: Option<&[u8]>) -> Vec<Membership> {
+    let texts = [Some(current), next].into_iter().flatten();
+    texts.filter_map(|text| Membership::parse(text).ok()).collect()
 }
 
 /// Opens the ports of a member and starts the threads beside them; `waker` is that of the
@@ -98,10 +134,13 @@ fn others(config: &Config, port: Port) -> Vec<(ServerId, Vec<(String, u16)>)> {
 pub fn open(
     config: &Config,
     data_dir: &Path,
+    ensemble: &Ensemble,
     tree: TreeConfig,
     waker: &Waker,
     now: Time,
 ) -> Result<Member, ListenError> {
+    let next = ensemble.next.as_ref().map(|next| &*next.config);
+    let known = memberships(&ensemble.config, next);
     let own = config.ensemble.own().expect("a member's configuration has its own line");
     let on_all = config.ensemble.listen_on_all_addresses;
     let ticks = |ticks: u64| u32::try_from(ticks).unwrap_or(u32::MAX);
@@ -112,7 +151,7 @@ pub fn open(
     let quorum = QuorumPort::open(
         QuorumSettings {
             listen: listen_on(|it| it.quorum_port)?,
-            peers: others(config, |it| it.quorum_port),
+            peers: others(my_id(config), &known, |it| it.quorum_port),
             tick: tick(config),
             init_limit_ticks: ticks(config.ensemble.init_limit_ticks),
             sync_limit_ticks: ticks(config.ensemble.sync_limit_ticks),
@@ -135,12 +174,14 @@ pub fn open(
     let listeners = listen.map(|address| listen::open(address, None)).collect::<Result<_, _>>()?;
     let election = ElectionPort::new(
         settings,
-        &others(config, |it| it.election_port),
+        &others(my_id(config), &known, |it| it.election_port),
         listeners,
         ELECTION_TOKENS,
         waker.clone(),
         now,
     );
-    let keeper = Keeper::start(data_dir, waker.clone()).map_err(ListenError::Threads)?;
-    Ok(Member::new(election, quorum, keeper, data_dir.to_owned(), tree))
+    let files = config.file.as_ref().map(|it| MembersFiles::new(it, my_id(config).0));
+    let keeper = Keeper::start(data_dir, files, waker.clone()).map_err(ListenError::Threads)?;
+    let membership = known.into_iter().next().expect("the members in force were read once");
+    Ok(Member::new(election, quorum, keeper, data_dir.to_owned(), (tree, membership)))
 }

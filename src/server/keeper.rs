@@ -9,13 +9,15 @@ use std::thread;
 
 use crate::io::wake::Waker;
 use crate::server::epochs::EpochFiles;
+use crate::server::members_file::MembersFiles;
 use crate::server::small_file::FileError;
 use crate::server::standing::StandingFile;
 use crate::snapshot::directory;
+use crate::wire::membership::Membership;
 use crate::zxid::Zxid;
 
 /// What is to be kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Keeping {
     AcceptedEpoch(u32),
     CurrentEpoch(u32),
@@ -25,6 +27,11 @@ pub enum Keeping {
     Settled(Zxid),
     /// That snapshot holds no part of anything later.
     Exact(Zxid),
+    /// The members in force, if they are other ones than were kept last, and what is proposed.
+    Members {
+        current: Option<Membership>,
+        next: Option<Membership>,
+    },
 }
 
 /// What is kept, durably; or why it is not, which stops the server.
@@ -42,15 +49,21 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Starts the thread for the files and snapshots in `dir`, which is dataDir's `version-2`.
+    /// Starts the thread for the files and snapshots in `dir`, which is dataDir's `version-2`, and
+    /// for the members' files.
     ///
     /// # Errors
     /// The kernel refuses a thread.
-    pub fn start(dir: &Path, waker: Waker) -> std::io::Result<Keeper> {
+    pub fn start(
+        dir: &Path,
+        members: Option<MembersFiles>,
+        waker: Waker,
+    ) -> std::io::Result<Keeper> {
         let files = Files {
             epochs: EpochFiles::new(dir),
             standing: StandingFile::new(dir),
             snapshots: dir.to_owned(),
+            members,
         };
         let (to_thread, jobs) = channel();
         let (done, kept) = channel();
@@ -84,6 +97,8 @@ struct Files {
     epochs: EpochFiles,
     standing: StandingFile,
     snapshots: PathBuf,
+    /// `None` for a server that runs without a zoo.cfg.
+    members: Option<MembersFiles>,
 }
 
 impl Files {
@@ -103,10 +118,31 @@ impl Files {
                 let settled = directory::settle(&self.snapshots, zxid);
                 settled.map_err(|error| error.to_string()).map(|()| None)
             }
+            Keeping::Members { current, next } => {
+                if let Err(error) = self.keep_members(current.as_ref(), next.as_ref()) {
+                    tracing::warn!("the next start begins with older members: {error}");
+                }
+                Ok(None)
+            }
             Keeping::Exact(zxid) => {
                 let settled = directory::settle_exact(&self.snapshots, zxid);
                 settled.map_err(|error| error.to_string()).map(|()| None)
             }
+        }
+    }
+
+    fn keep_members(
+        &self,
+        current: Option<&Membership>,
+        next: Option<&Membership>,
+    ) -> Result<(), FileError> {
+        let Some(files) = &self.members else { return Ok(()) };
+        if let Some(current) = current {
+            files.save(current)?;
+        }
+        match next {
+            Some(next) => files.save_next(next),
+            None => files.remove_next(),
         }
     }
 }
@@ -125,7 +161,7 @@ mod tests {
         let standing = StandingFile::new(dir.path());
         standing.save(Standing::Empty, "it is new").unwrap();
         let ring = Ring::new(RingConfig::default()).unwrap();
-        let keeper = Keeper::start(dir.path(), ring.waker()).unwrap();
+        let keeper = Keeper::start(dir.path(), None, ring.waker()).unwrap();
         keeper.keep(Keeping::Sound);
         keeper.keep(Keeping::AcceptedEpoch(7));
         keeper.keep(Keeping::CurrentEpoch(7));
@@ -141,7 +177,7 @@ mod tests {
     fn what_cannot_be_kept_is_told_with_its_reason() {
         let ring = Ring::new(RingConfig::default()).unwrap();
         let dir = Path::new("/nonexistent/version-2");
-        let keeper = Keeper::start(dir, ring.waker()).unwrap();
+        let keeper = Keeper::start(dir, None, ring.waker()).unwrap();
         keeper.keep(Keeping::CurrentEpoch(1));
         let kept = keeper.kept.recv_timeout(Duration::from_secs(20)).unwrap();
         assert!(matches!(kept, Kept::Failed(reason) if reason.contains("/nonexistent")));

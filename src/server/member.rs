@@ -18,6 +18,7 @@ use crate::snapshot::load::LoadOptions;
 use crate::snapshot::transfer::{self, Form, Incoming, Received};
 use crate::time::Time;
 use crate::tree::writer::TreeConfig;
+use crate::wire::membership::Membership;
 use crate::wire::quorum::Extensions;
 use crate::zab::output::{Action, LinkId, LogGap, Role};
 use crate::zxid::Zxid;
@@ -30,6 +31,8 @@ pub struct Member {
     /// Where snapshots are kept.
     pub snapshot_dir: PathBuf,
     pub tree: TreeConfig,
+    /// The members in force, as they were kept last.
+    pub membership: Membership,
     /// The change of the log's past that is under way.
     turning: Option<Turning>,
     /// Whether it is staged in the log.
@@ -61,7 +64,7 @@ impl Member {
         quorum: QuorumPort<Received>,
         keeper: Keeper,
         snapshot_dir: PathBuf,
-        tree: TreeConfig,
+        (tree, membership): (TreeConfig, Membership),
     ) -> Member {
         Member {
             election,
@@ -69,6 +72,7 @@ impl Member {
             keeper,
             snapshot_dir,
             tree,
+            membership,
             turning: None,
             is_staged: false,
             progress: BTreeMap::new(),
@@ -178,7 +182,9 @@ impl PipelineCore {
             PeerEvent::SnapshotSent { link } => self.replica.handle_snapshot_sent(now, link),
             PeerEvent::SnapshotReceived { link, received } => {
                 let Received { mut writer, sessions, zxid, is_fuzzy, .. } = received;
-                ensemble::put_config(&mut writer, &self.config, wall);
+                if !self.config.features.reconfig {
+                    ensemble::put_config(&mut writer, &self.config, wall);
+                }
                 if let Some(member) = &mut self.member {
                     member.fuzzy = is_fuzzy.then_some(zxid);
                 }
@@ -248,6 +254,9 @@ impl PipelineCore {
             Action::SaveCurrentEpoch { epoch } => {
                 member.keeper.keep(Keeping::CurrentEpoch(epoch));
             }
+            Action::Members { current, next } => {
+                self.take_members(&current, next.as_deref());
+            }
             Action::SaveSound => member.keeper.keep(Keeping::Sound),
             Action::SendSnapshot { link, extensions, .. } => self.send_snapshot(link, extensions),
             Action::ReceiveSnapshot { link, zxid, extensions } => {
@@ -263,6 +272,26 @@ impl PipelineCore {
                 assert_eq!(left, None, "every action is somebody's");
             }
         }
+    }
+
+    /// Connects to whoever is a member or is about to be, and keeps the members in force.
+    fn take_members(&mut self, current: &[u8], next: Option<&[u8]>) {
+        let me = ensemble::my_id(&self.config);
+        let Some(member) = &mut self.member else { return };
+        let known = ensemble::memberships(current, next);
+        let quorum = ensemble::others(me, &known, |it| it.quorum_port);
+        member.quorum.handle_members(quorum);
+        let election = ensemble::others(me, &known, |it| it.election_port);
+        member.election.handle_members(&election, self.now);
+        let mut known = known.into_iter();
+        let Some(in_force) = known.next() else { return };
+        let is_new = in_force.version > member.membership.version;
+        if is_new {
+            tracing::info!("members in force: {}", in_force.text().replace('\n', " "));
+            member.membership.clone_from(&in_force);
+        }
+        let current = is_new.then_some(in_force);
+        member.keeper.keep(Keeping::Members { current, next: known.next() });
     }
 
     /// The server stops as soon as this turn is over: nothing more is acknowledged.

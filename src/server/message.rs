@@ -1,5 +1,6 @@
 //! What cores say to each other: batches, one per loop turn and direction.
 
+use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
@@ -13,12 +14,25 @@ use crate::wire::acl::Id;
 use crate::wire::opcode::OpCode;
 use crate::zxid::Zxid;
 
+/// Room that a batch gets at once, at most.
+const LIKE_THE_LAST_BYTES_MAX: usize = 16 << 10;
+const LIKE_THE_LAST_ITEMS_MAX: usize = 128;
+
 /// A loop turn's worth of what one client core passes to the pipeline, in order.
 #[derive(Debug, Default)]
 pub struct ToPipeline {
     /// The bodies of the writes.
     pub bytes: Vec<u8>,
     pub items: Vec<Item>,
+}
+
+impl ToPipeline {
+    /// Takes everything out, and leaves room for as much again: a turn is mostly like the last.
+    pub fn take(&mut self) -> ToPipeline {
+        let bytes = Vec::with_capacity(self.bytes.len().min(LIKE_THE_LAST_BYTES_MAX));
+        let items = Vec::with_capacity(self.items.len().min(LIKE_THE_LAST_ITEMS_MAX));
+        mem::replace(self, ToPipeline { bytes, items })
+    }
 }
 
 /// One thing that a client core passes to the pipeline.

@@ -87,8 +87,7 @@ fn gauges(report: &ServerReport, stats: &ClientStats, sink: &mut Sink<'_>) {
     if let Some(count) = report.open_file_descriptors {
         sink("open_file_descriptor_count", Value::Gauge(count));
     }
-    // Sessions are always known to the whole ensemble, so that this zero is a fact.
-    sink("local_sessions", Value::Gauge(0));
+    sink("local_sessions", Value::Gauge(report.local_sessions as u64));
     sink("uptime", Value::Gauge(report.uptime_ms));
     sink("max_latency", Value::Gauge(stats.latency_ms.max()));
 }

@@ -40,7 +40,9 @@ pub mod background;
 pub mod peers;
 
 pub mod keeper;
+
 pub mod member;
+mod members_file;
 
 mod reporting;
 pub mod writer;
@@ -53,6 +55,7 @@ pub mod small_file;
 pub mod epochs;
 pub mod standing;
 
+pub mod reach;
 pub mod recover;
 pub mod recover_member;
 

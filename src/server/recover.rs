@@ -8,6 +8,7 @@ use crate::log::LogError;
 use crate::log::append::Log;
 use crate::log::recover::{Options, Recovered as RecoveredLog, open};
 use crate::pipeline::at_rest::SessionsAtRest;
+use crate::server::reach::{Missing, Reach, ReachError};
 use crate::server::report::StartupReport;
 use crate::server::small_file::FileError;
 use crate::snapshot::load::{LoadOptions, Loaded};
@@ -28,6 +29,8 @@ pub enum RecoverError {
     Snapshot(#[from] SnapshotError),
     #[error(transparent)]
     File(#[from] FileError),
+    #[error("{0}. Put them back; or set snapshot.trust.empty=true to go on from what is there")]
+    Missing(Missing),
     #[error("{op} {}: {source}", path.display())]
     Io { op: &'static str, path: PathBuf, source: std::io::Error },
     #[error(
@@ -48,6 +51,15 @@ pub enum RecoverError {
     Replay { zxid: Zxid, error: TreeError },
     #[error("after transaction {zxid} the tree's digest is {found:#x}, the log says {logged:#x}")]
     Digest { zxid: Zxid, found: u64, logged: u64 },
+}
+
+impl From<ReachError> for RecoverError {
+    fn from(error: ReachError) -> RecoverError {
+        match error {
+            ReachError::File(error) => error.into(),
+            ReachError::Log(error) => error.into(),
+        }
+    }
 }
 
 /// What the files held.
@@ -78,6 +90,12 @@ pub struct Places<'a> {
 pub fn recover(places: &Places<'_>, options: Options) -> Result<Recovered, RecoverError> {
     create_directories(places)?;
     let mut told = Vec::new();
+    let reach = Reach::new(places.data);
+    if let Some(missing) = reach.missing(places.log)?
+        && !places.trust_empty
+    {
+        return Err(RecoverError::Missing(missing));
+    }
     let start = clock::now();
     let log = open(places.log, options)?;
     let opened = clock::now();
@@ -119,6 +137,7 @@ pub fn recover(places: &Places<'_>, options: Options) -> Result<Recovered, Recov
     let how = Replaying { after: snapshot, is_fuzzy, check_digest, kept };
     let count = replay(&log, how, &mut writer, &mut sessions)?.txns;
     writer.set_replay(Replay::Exact);
+    reach.settle(places.log)?;
     let took_ms = (clock::now() - replaying).as_millis();
     told.push(format!("{count} transactions replayed up to zxid {}, in {took_ms} ms", log.last()));
     let startup = StartupReport {
@@ -245,7 +264,8 @@ pub(super) fn replay(
     }
     // Behind the last of an epoch this is the start of the next one, where no transaction is.
     let first = Zxid::from_raw(after.raw() + 1);
-    for logged in log.read_from(first)? {
+    let mut transactions = log.read_from(first)?;
+    while let Some(logged) = transactions.next_txn() {
         let (zxid, bytes) = logged?;
         let logged = txn::decode(bytes).map_err(|error| RecoverError::Decode { zxid, error })?;
         writer

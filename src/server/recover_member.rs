@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | damage in the log | it and what follows is set aside, the rest is replayed | damaged |
 //! | a log that does not fit the snapshot, or its own digests | it is set aside | damaged |
+//! | a log whose newest files are gone | it goes on behind what is there | damaged |
 //! | a log that ends before a snapshot of ours | it goes on behind the snapshot | damaged |
 //! | a log that does not yet go on behind a leader's snapshot | it is made to | sound |
 //! | no sound snapshot, and there was something | an empty tree, the log set aside | damaged |
@@ -22,6 +23,7 @@ use crate::log::recover::{Options, Recovered as RecoveredLog, open};
 use crate::log::{LogError, WriterKind, aside};
 use crate::pipeline::at_rest::SessionsAtRest;
 use crate::server::epochs::EpochFiles;
+use crate::server::reach::Reach;
 use crate::server::recover::{
     Kept, Places, RecoverError, Recovered, Replayed, Replaying, create_directories, log_line,
     replay, snapshot_line,
@@ -73,9 +75,15 @@ pub fn recover(files: &Files<'_>, options: Options) -> Result<RecoveredMember, R
     let places = &files.places;
     create_directories(places)?;
     let standing = StandingFile::new(places.data);
+    let reach = Reach::new(places.data);
     let begun = clock::now();
     let mut found =
         Found { places, options, standing: standing.load()?, file: standing, told: Vec::new() };
+    if let Some(missing) = reach.missing(places.log)?
+        && !places.trust_empty
+    {
+        found.damage(&missing.to_string())?;
+    }
     let log = found.open_log()?;
     found.told.push(log_line(&log, (clock::now() - begun).as_millis()));
     let state = found.load(log, files)?;
@@ -90,6 +98,7 @@ pub fn recover(files: &Files<'_>, options: Options) -> Result<RecoveredMember, R
         None if state.log.has_no_segment() => found.damage("the log's files are gone")?,
         None => {}
     }
+    reach.settle(places.log)?;
     if found.standing != Standing::Sound {
         found.told.push(format!("this server has no vote: it is {:?}", found.standing));
     }

@@ -392,6 +392,8 @@ pub struct ServerReport {
     /// Ephemeral znodes.
     pub ephemerals_count: usize,
     pub global_sessions: usize,
+    /// Sessions that only this server knows.
+    pub local_sessions: usize,
     /// Only where [`Question::wants_sessions`].
     pub sessions: Vec<SessionReport>,
     /// Session and its ephemeral znodes; only where [`Question::wants_sessions`].

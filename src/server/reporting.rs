@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::config::ensemble::{self, Ensemble, ServerAddress};
+use crate::config::ensemble::Ensemble;
 use crate::replica::stats::ProposalBytes;
 use crate::server::four_letter::Word;
 use crate::server::questions::Asked;
@@ -15,6 +15,7 @@ use crate::server::summary::{Sizes, SizesSeen};
 use crate::server::word::wall_at;
 use crate::server::writer::PipelineCore;
 use crate::time::Time;
+use crate::wire::membership::{self, ServerAddress};
 use crate::zab::output::Role;
 use crate::zab::{LearnerStatus, Zab};
 
@@ -27,13 +28,14 @@ impl PipelineCore {
         }
         let totals = self.replica.pipeline().writer().totals();
         let mut report = ServerReport {
-            serving: self.replica.is_alone() || self.replica.role() != Role::Looking,
+            serving: self.is_serving(),
             clients: asked.reports,
             mode: self.mode(),
             last_zxid: self.last_zxid(),
             node_count: usize::try_from(totals.node_count).unwrap_or(usize::MAX),
             approximate_data_size: totals.data_size,
             ephemerals_count: usize::try_from(totals.ephemeral_count).unwrap_or(usize::MAX),
+            local_sessions: self.replica.pipeline().local_session_count(),
             global_sessions: self.replica.pipeline().sessions().count(),
             started_wall_ms: wall_at(self.started, self.now, self.wall),
             uptime_ms: u64::try_from(self.now.since(self.started).as_millis()).unwrap_or(u64::MAX),
@@ -141,6 +143,15 @@ impl PipelineCore {
         }
     }
 
+    fn is_serving(&self) -> bool {
+        match self.replica.role() {
+            _ if self.replica.is_alone() => true,
+            Role::Looking => self.replica.pipeline().is_read_only(),
+            Role::Leading { .. } => self.config.ensemble.leader_serves,
+            Role::Following { .. } | Role::Observing { .. } => true,
+        }
+    }
+
     fn mode(&self) -> Mode {
         if self.replica.is_alone() {
             return Mode::Standalone;
@@ -148,6 +159,7 @@ impl PipelineCore {
         match self.replica.role() {
             Role::Leading { .. } => Mode::Leader,
             Role::Observing { .. } => Mode::Observer,
+            Role::Looking if self.replica.pipeline().is_read_only() => Mode::ReadOnly,
             // A server that looks for a leader answers no word that shows its mode.
             Role::Following { .. } | Role::Looking => Mode::Follower,
         }
@@ -202,7 +214,7 @@ fn ensemble_conf(ensemble: &Ensemble) -> EnsembleConf {
         election_algorithm: 3,
         election_port: port(|address| address.election_port),
         quorum_port: port(|address| address.quorum_port),
-        is_observer: own.is_some_and(|own| own.role == ensemble::Role::Observer),
+        is_observer: own.is_some_and(|own| own.role == membership::Role::Observer),
         membership: ensemble.text(),
     }
 }

@@ -68,7 +68,7 @@ impl ClientCore {
             timeout_ms: request.timeout_ms,
             session: request.session,
             password: request.password.try_into().ok(),
-            has_read_only: request.read_only.is_some(),
+            read_only: request.read_only,
         }));
     }
 
@@ -95,6 +95,9 @@ impl ClientCore {
         // A sync goes the way of writes: what was acknowledged to others on another core before it
         // was sent is here when its reply is.
         if op.is_write() || op == OpCode::Sync {
+            if op != OpCode::CloseSession && self.refuses_write(token, header.xid, op) {
+                return;
+            }
             return self.pass_on(token, header.xid, op, body);
         }
         let now = self.now;
@@ -151,6 +154,19 @@ impl ClientCore {
             tracing::warn!("{}: a request before authenticating", connection.peer);
             self.mark_dirty(token);
         }
+    }
+
+    /// Refuses a write, or a sync, of a client that is served for reads only; whether it is one
+    /// (`ReadOnlyRequestProcessor.java`).
+    fn refuses_write(&mut self, token: Token, xid: i32, op: OpCode) -> bool {
+        let (version, now) = (self.version, self.now);
+        let connection = self.connections.get_mut(token);
+        let Some(connection) = connection.filter(|it| it.is_read_only) else { return false };
+        response::put_error(&mut connection.out, xid, version, ErrorCode::NotReadOnly);
+        let latency_ms = count_reply(connection, op, xid, version, now, now);
+        self.stats.count_reply(op, latency_ms);
+        self.mark_dirty(token);
+        true
     }
 
     /// Passes a write to the pipeline, at once and whatever else is on its way.
@@ -296,10 +312,11 @@ impl ClientCore {
     fn fire(&mut self, event: &Event) {
         let mut watchers = std::mem::take(&mut self.fired);
         let kind = event.kind;
-        self.watches.trigger(kind, &event.path, |watcher| watchers.push(watcher));
+        let path = event.path();
+        self.watches.trigger(kind, path, |watcher| watchers.push(watcher));
         if !watchers.is_empty() {
             self.scratch.clear();
-            response::put_event(&mut self.scratch, kind, event.zxid, &event.path);
+            response::put_event(&mut self.scratch, kind, event.zxid, path);
         }
         for watcher in watchers.drain(..) {
             let token = super::token(watcher);
@@ -307,7 +324,7 @@ impl ClientCore {
                 continue;
             };
             let ids = connection.ids.ids();
-            if !self.limits.skip_acl && !may_read(&self.tree, event.acl, ids, &self.auth) {
+            if !self.limits.skip_acl && !may_read(&self.tree, event.acl(), ids, &self.auth) {
                 continue;
             }
             connection.out.extend_from_slice(&self.scratch);
@@ -363,7 +380,8 @@ impl ClientCore {
         };
         match then {
             Then::Serve => self.answer_queued(token),
-            Then::Begin { session, timeout_ms } => {
+            Then::Begin { session, timeout_ms } | Then::BeginReadOnly { session, timeout_ms } => {
+                connection.is_read_only = matches!(then, Then::BeginReadOnly { .. });
                 connection.phase = Phase::Serving;
                 connection.session = session;
                 connection.timeout_ms = timeout_ms;

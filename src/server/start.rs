@@ -20,7 +20,7 @@ use crate::log::recover::{Options, Recovered as RecoveredLog};
 use crate::log::{LogError, WriterKind};
 use crate::pipeline::auth::{AuthConfig, DigestAlgorithm};
 use crate::pipeline::session::Sessions;
-use crate::pipeline::{Pipeline, Settings};
+use crate::pipeline::{Modes, Pipeline, Settings};
 use crate::replica::Replica;
 use crate::server::admission::Admission;
 use crate::server::background::{self, SnapshotSettings};
@@ -320,6 +320,8 @@ fn assemble(
     if member.is_some() {
         ensemble::put_config(&mut recovered.writer, config, clock::wall());
     }
+    let committed = member.map_or(end, |member| member.state.committed);
+    let ensemble = member.map(|_| ensemble::ensemble(config, &recovered.writer, committed));
     let pipeline_at = executor_of(plan, Role::Pipeline);
     let pipeline_waker = &started[pipeline_at].waker;
     let (background, background_cores) =
@@ -347,13 +349,13 @@ fn assemble(
     let settings = settings(config);
     let tree_config = tree_config(config)?;
     let mut pipeline = Pipeline::new(recovered.writer, sessions, settings, plan.client_count, now);
-    let (replica, member) = match member {
+    let (replica, member) = match member.zip(ensemble) {
         None => (Replica::alone(pipeline), None),
-        Some(Membership { state, version, .. }) => {
+        Some((Membership { state, version, .. }, ensemble)) => {
             pipeline.set_committed(version);
-            let zab = Zab::new(ensemble::ensemble(config), state, random()?, now);
-            let member =
-                ensemble::open(config, &data_dir(config), tree_config, pipeline_waker, now)?;
+            let dir = data_dir(config);
+            let member = ensemble::open(config, &dir, &ensemble, tree_config, pipeline_waker, now)?;
+            let zab = Zab::new(ensemble, state, random()?, now);
             (Replica::member(pipeline, zab), Some(member))
         }
     };
@@ -487,12 +489,19 @@ fn settings(config: &Config) -> Settings {
         txn_bytes_max: config.limits.jute_bytes_max as usize
             + config.limits.jute_extra_bytes as usize,
         reconfig: config.features.reconfig,
+        standalone_enabled: config.ensemble.standalone_enabled,
         session_timeout_ms_min: ms(config.session_timeout_ms_min),
         session_timeout_ms_max: ms(config.session_timeout_ms_max),
         auth: auth(config),
         container_check_interval_ms: config.features.container_check_interval_ms,
         containers_per_minute_max: config.features.containers_per_minute_max,
         container_never_used_ms_max: config.features.container_never_used_ms_max.unwrap_or(0),
+        modes: Modes {
+            local_sessions: config.local_sessions,
+            local_sessions_upgrading: config.local_sessions_upgrading,
+            read_only: config.read_only_mode,
+            leader_serves: config.ensemble.leader_serves,
+        },
     }
 }
 

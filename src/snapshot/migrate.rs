@@ -261,7 +261,8 @@ pub fn export(
     let mut replaying = Replaying::new(loaded.writer, loaded.sessions.into_iter().collect());
     let log = recover::open(ours.log, options.log)?;
     if let Some(first) = loaded.zxid.next().filter(|first| log.last() >= *first) {
-        for logged in log.read_from(first)? {
+        let mut transactions = log.read_from(first)?;
+        while let Some(logged) = transactions.next_txn() {
             let (zxid, bytes) = logged?;
             replaying.apply(zxid, bytes, options.check_digest)?;
         }

@@ -81,8 +81,8 @@ impl Writer {
             self.set_owned(session, path, true);
         }
         self.count_created(path, create.data);
-        self.event(EventKind::NodeCreated, path, &child);
-        self.event(EventKind::NodeChildrenChanged, parent_path, &parent);
+        self.event(EventKind::NodeCreated, &child);
+        self.event(EventKind::NodeChildrenChanged, &parent);
         Ok(())
     }
 
@@ -146,8 +146,8 @@ impl Writer {
             self.set_owned(session, path, false);
         }
         self.count_deleted(path, node.data());
-        self.event(EventKind::NodeDeleted, path, &node);
-        self.event(EventKind::NodeChildrenChanged, parent_path, &parent);
+        self.event(EventKind::NodeDeleted, &node);
+        self.event(EventKind::NodeChildrenChanged, &parent);
         Ok(())
     }
 
@@ -176,7 +176,7 @@ impl Writer {
         };
         let new = self.put_data(&old, meta, data);
         self.count_set(path, old.data(), data);
-        self.event(EventKind::NodeDataChanged, path, &new);
+        self.event(EventKind::NodeDataChanged, &new);
         Ok(())
     }
 
@@ -266,8 +266,8 @@ impl Writer {
                 _ => {}
             }
             self.count_deleted(path, node.data());
-            self.event(EventKind::NodeDeleted, path, &node);
-            self.event(EventKind::NodeChildrenChanged, parent_path, &parent);
+            self.event(EventKind::NodeDeleted, &node);
+            self.event(EventKind::NodeChildrenChanged, &parent);
         }
         let zxid = self.header().zxid;
         for (path, (_, children)) in parents {

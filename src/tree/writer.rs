@@ -257,10 +257,18 @@ impl Writer {
 
     /// Ends the transaction.
     pub fn finish(&mut self) -> Effects {
+        let mut events = Vec::new();
+        self.finish_into(&mut events);
+        Effects { zxid: self.last_zxid, events, totals: self.totals }
+    }
+
+    /// Ends the transaction and appends its events to `events`.
+    pub fn finish_into(&mut self, events: &mut Vec<Event>) {
         let header = self.open.take().expect("a transaction is open");
         self.last_zxid = header.zxid;
-        let events = self.events.as_mut().map(std::mem::take).unwrap_or_default();
-        Effects { zxid: header.zxid, events, totals: self.totals }
+        if let Some(built) = &mut self.events {
+            events.append(built);
+        }
     }
 
     /// Undoes the open transaction, as if it had never begun.
@@ -374,10 +382,9 @@ impl Writer {
     }
 
     /// Adds an event, if they are built.
-    pub(super) fn event(&mut self, kind: EventKind, path: &str, record: &RecordRef) {
-        let acl = record.meta().acl;
+    pub(super) fn event(&mut self, kind: EventKind, record: &RecordRef) {
         if let (Some(events), Some(header)) = (&mut self.events, &self.open) {
-            events.push(Event { kind, path: path.into(), zxid: header.zxid, acl });
+            events.push(Event::new(kind, header.zxid, record));
         }
     }
 

@@ -24,5 +24,7 @@ pub mod response;
 
 pub mod txn;
 
+pub mod membership;
+
 pub mod election;
 pub mod quorum;

@@ -30,6 +30,23 @@ impl fmt::Display for ServerId {
 pub struct Extensions {
     /// A snapshot comes in checked chunks, each a packet, instead of a bare stream.
     pub chunked_snapshot: bool,
+    /// An ACK and a COMMIT speak for everything before their zxid too. Apache's servers want one
+    /// of each for each transaction.
+    pub cumulative: bool,
+}
+
+impl Extensions {
+    /// Everything that this version can do.
+    pub const ALL: Extensions = Extensions { chunked_snapshot: true, cumulative: true };
+
+    /// What both can do.
+    #[must_use]
+    pub fn and(self, other: Extensions) -> Extensions {
+        Extensions {
+            chunked_snapshot: self.chunked_snapshot && other.chunked_snapshot,
+            cumulative: self.cumulative && other.cumulative,
+        }
+    }
 }
 
 /// A request that a learner passes on to its leader for one of its clients.

@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use crate::time::Time;
 use crate::wire::election::{Doing, Notification, Vote};
+use crate::wire::membership::Membership;
 use crate::wire::quorum::ServerId;
 use crate::zab::ensemble::Ensemble;
 use crate::zab::output::Standing;
@@ -267,6 +268,40 @@ impl Election {
         }
     }
 
+    /// The members are these from here on. Who looks for a leader is to start anew; who is settled
+    /// reports what it is among them.
+    pub fn set_ensemble(&mut self, ensemble: &Arc<Ensemble>) {
+        if Arc::ptr_eq(&self.ensemble, ensemble) {
+            return;
+        }
+        self.ensemble = Arc::clone(ensemble);
+        let is_voter = self.part() == Part::Voter;
+        if let State::Settled { doing, .. } = &mut self.state
+            && *doing != Doing::Leading
+        {
+            *doing = if is_voter { Doing::Following } else { Doing::Observing };
+        }
+    }
+
+    /// Whether this server can be under `leader` without an election: a leader has a vote.
+    pub fn may_serve(&self, leader: ServerId) -> bool {
+        let is_able = leader != self.ensemble.me || self.part() == Part::Voter;
+        is_able && self.ensemble.is_voter(leader)
+    }
+
+    /// A reconfiguration has said who leads: there is nothing to elect.
+    pub fn appoint(&mut self, vote: Vote) {
+        assert!(self.may_serve(vote.leader), "{} has no vote", vote.leader);
+        let doing = match self.part() {
+            Part::Voter if vote.leader == self.ensemble.me => Doing::Leading,
+            Part::Voter => Doing::Following,
+            Part::Empty | Part::Asker => Doing::Observing,
+        };
+        let supporters = self.ensemble.voters().map(|voter| voter.id).collect();
+        self.vote = Some(vote);
+        self.state = State::Settled { doing, supporters };
+    }
+
     /// What notifications say that this server does.
     pub fn doing(&self) -> Doing {
         match &self.state {
@@ -309,14 +344,20 @@ impl Election {
             State::Idle => false,
             State::Settled { .. } => true,
             // A voter that has not heard of the round. An asker that this server's configuration
-            // has no vote for; but never one that votes by its own, or two servers with different
-            // configurations would answer each other forever.
+            // has no vote for; but one that votes by its own only where that is older, or two
+            // servers with different configurations would answer each other forever.
             State::Looking(_) if self.ensemble.is_voter(to) => asked.round < self.round,
-            State::Looking(_) => asked.vote.is_none(),
+            State::Looking(_) => asked.vote.is_none() || self.is_outdated(asked),
         };
         if is_due && self.vote.is_some() {
             self.notify(to);
         }
+    }
+
+    /// Whether it comes from who does not know of newer members.
+    fn is_outdated(&self, asked: &Notification) -> bool {
+        let version = Membership::version_of(&asked.config).unwrap_or(0);
+        self.ensemble.is_dynamic && version < self.ensemble.config_version
     }
 
     fn notify_all(&mut self) {

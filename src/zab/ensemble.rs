@@ -5,6 +5,10 @@
 //! groups without weight are no groups (`QuorumHierarchical.java`). Either way any two quorums
 //! have a voter in common, which is what agreement stands on.
 //!
+//! While a change of the members is proposed and not committed, a quorum is one of the old members
+//! and one of the new ones, and who votes in either of them votes. So no two quorums miss each
+//! other, whoever knows of the change.
+//!
 //! `QuorumOracleMaj`, where a file outside decides which of two servers may go on alone, is not
 //! offered: two such files can say yes at once.
 
@@ -12,7 +16,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::wire::quorum::ServerId;
+use crate::wire::membership::Membership;
+use crate::wire::quorum::{Extensions, ServerId};
+use crate::zxid::Zxid;
 
 /// One server of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +43,10 @@ pub struct Ensemble {
     pub config: Arc<[u8]>,
     /// The version that the text ends with.
     pub config_version: i64,
+    /// The members that are proposed in their place.
+    pub next: Option<Box<NextConfig>>,
+    /// Whether members may change while the ensemble runs (`reconfigEnabled`).
+    pub is_dynamic: bool,
     /// The unit of the limits.
     pub tick: Duration,
     /// Within so many ticks a learner is in step with its leader.
@@ -47,6 +57,73 @@ pub struct Ensemble {
     pub commit_log_count: usize,
     /// At most so many bytes of them.
     pub commit_log_bytes_max: usize,
+    /// What this server offers its peers beyond Apache's protocol.
+    pub extensions: Extensions,
+}
+
+/// Members that are proposed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NextConfig {
+    pub members: Vec<Member>,
+    /// The configuration as text.
+    pub config: Arc<[u8]>,
+    /// The version that the text ends with: the transaction that proposes it, or the start of the
+    /// epoch that gives the first members a version.
+    pub version: i64,
+}
+
+impl NextConfig {
+    /// Reads the text of a configuration; `None` if it makes no sense.
+    pub fn parse(text: &[u8]) -> Option<NextConfig> {
+        let membership = Membership::parse(text).ok()?;
+        Some(NextConfig {
+            members: members(&membership),
+            config: Arc::from(text),
+            version: membership.version,
+        })
+    }
+
+    /// The version, as what it is.
+    pub fn zxid(&self) -> Zxid {
+        Zxid::from_raw(self.version)
+    }
+}
+
+/// The members as agreement knows them.
+pub fn members(membership: &Membership) -> Vec<Member> {
+    let member = |server: &crate::wire::membership::ServerSpec| Member {
+        id: ServerId(server.id),
+        is_observer: !server.is_voter(),
+        group: server.group,
+        weight: server.weight,
+    };
+    membership.servers.iter().map(member).collect()
+}
+
+/// Whether `set` holds a quorum of `members`.
+pub fn is_quorum_of(members: &[Member], set: &[ServerId]) -> bool {
+    let voters = || members.iter().filter(|member| !member.is_observer);
+    if voters().any(|voter| voter.group.is_some()) {
+        return is_hierarchical_quorum(members, set);
+    }
+    let present = voters().filter(|voter| set.contains(&voter.id)).count();
+    present > voters().count() / 2
+}
+
+fn is_hierarchical_quorum(members: &[Member], set: &[ServerId]) -> bool {
+    // Weight of the group, weight of those present. Sums of 64-bit weights fit in 128 bits.
+    let mut groups: BTreeMap<i64, (u128, u128)> = BTreeMap::new();
+    for voter in members.iter().filter(|member| !member.is_observer) {
+        let Some(group) = voter.group else { continue };
+        let (whole, present) = groups.entry(group).or_default();
+        *whole += u128::from(voter.weight);
+        if set.contains(&voter.id) {
+            *present += u128::from(voter.weight);
+        }
+    }
+    groups.retain(|_, (whole, _)| *whole > 0);
+    let won = groups.values().filter(|(whole, present)| *present > *whole / 2).count();
+    won > groups.len() / 2
 }
 
 impl Ensemble {
@@ -55,9 +132,19 @@ impl Ensemble {
         self.voters().any(|voter| voter.id == id)
     }
 
-    /// The servers that vote, in the configuration's order.
+    /// Whether `id` is listed, and votes nowhere.
+    pub fn is_observer(&self, id: ServerId) -> bool {
+        !self.is_voter(id) && self.members.iter().any(|member| member.id == id)
+    }
+
+    /// The servers that vote, in the configuration's order; then those that the proposed members
+    /// add.
     pub fn voters(&self) -> impl Iterator<Item = &Member> {
-        self.members.iter().filter(|member| !member.is_observer)
+        let next = self.next.iter().flat_map(|next| &next.members);
+        let votes =
+            |id: ServerId| self.members.iter().any(|member| member.id == id && !member.is_observer);
+        let added = next.filter(move |member| !votes(member.id));
+        self.members.iter().chain(added).filter(|member| !member.is_observer)
     }
 
     /// The weight of `id`'s vote: 1 for every voter where there are no groups, and 0 for who has
@@ -70,39 +157,33 @@ impl Ensemble {
         }
     }
 
-    /// Whether `set` holds a quorum. Who is named twice counts once; observers and strangers do
-    /// not count.
+    /// Whether `set` holds a quorum, of the proposed members too if there are such. Who is named
+    /// twice counts once; observers and strangers do not count.
     pub fn contains_quorum(&self, set: impl IntoIterator<Item = ServerId>) -> bool {
         let set: Vec<ServerId> = set.into_iter().collect();
-        if self.is_hierarchical() {
-            return self.contains_hierarchical_quorum(&set);
-        }
-        let (mut voters, mut present) = (0_usize, 0_usize);
-        for voter in self.voters() {
-            voters += 1;
-            present += usize::from(set.contains(&voter.id));
-        }
-        present > voters / 2
+        is_quorum_of(&self.members, &set)
+            && self.next.iter().all(|next| is_quorum_of(&next.members, &set))
     }
 
     fn is_hierarchical(&self) -> bool {
         self.voters().any(|voter| voter.group.is_some())
     }
 
-    fn contains_hierarchical_quorum(&self, set: &[ServerId]) -> bool {
-        // Weight of the group, weight of those present. Sums of 64-bit weights fit in 128 bits.
-        let mut groups: BTreeMap<i64, (u128, u128)> = BTreeMap::new();
-        for voter in self.voters() {
-            let Some(group) = voter.group else { continue };
-            let (whole, present) = groups.entry(group).or_default();
-            *whole += u128::from(voter.weight);
-            if set.contains(&voter.id) {
-                *present += u128::from(voter.weight);
-            }
-        }
-        groups.retain(|_, (whole, _)| *whole > 0);
-        let won = groups.values().filter(|(whole, present)| *present > *whole / 2).count();
-        won > groups.len() / 2
+    /// The same with these members proposed, or none.
+    pub fn with_next(&self, next: Option<NextConfig>) -> Ensemble {
+        Ensemble { next: next.map(Box::new), ..self.clone() }
+    }
+
+    /// The same under these members.
+    pub fn under(&self, config: NextConfig) -> Ensemble {
+        let NextConfig { members, config, version } = config;
+        let next = self.next.clone().filter(|next| next.version > version);
+        Ensemble { members, config, config_version: version, next, ..self.clone() }
+    }
+
+    /// The text of the newest members that it knows of.
+    pub fn last_seen(&self) -> &Arc<[u8]> {
+        self.next.as_ref().map_or(&self.config, |next| &next.config)
     }
 }
 
@@ -116,11 +197,14 @@ mod tests {
             members,
             config: Arc::from(&b""[..]),
             config_version: 0,
+            next: None,
+            is_dynamic: false,
             tick: Duration::from_secs(2),
             init_limit_ticks: 10,
             sync_limit_ticks: 5,
             commit_log_count: 500,
             commit_log_bytes_max: 1 << 20,
+            extensions: Extensions::ALL,
         }
     }
 
@@ -161,6 +245,27 @@ mod tests {
         check(&ensemble, &[1], false);
         check(&ensemble, &[2, 3], true);
         assert_eq!(ensemble.weight(ServerId(1)), 1);
+    }
+
+    #[test]
+    fn a_quorum_of_both_is_wanted_while_members_change() {
+        let old = ensemble((1..=3).map(voter).collect());
+        let mut members: Vec<Member> = (3..=5).map(voter).collect();
+        members.push(Member { is_observer: true, ..voter(2) });
+        let next = NextConfig { members, config: Arc::from(&b""[..]), version: 7 };
+        let joint = old.with_next(Some(next.clone()));
+        check(&joint, &[1, 2], false);
+        check(&joint, &[4, 5], false);
+        check(&joint, &[1, 2, 3], false);
+        check(&joint, &[1, 3, 4], true);
+        check(&joint, &[1, 2, 4, 5], true);
+        let ids: Vec<i64> = joint.voters().map(|voter| voter.id.0).collect();
+        assert_eq!(ids, [1, 2, 3, 4, 5]);
+        assert!(joint.is_voter(ServerId(5)) && !joint.is_observer(ServerId(2)));
+        let new = joint.under(next);
+        assert_eq!((new.config_version, &new.next), (7, &None));
+        assert!(new.is_observer(ServerId(2)) && !new.is_voter(ServerId(1)));
+        check(&new, &[4, 5], true);
     }
 
     /// The configuration of Apache's `HierarchicalQuorumTest`: three groups, one without weight.

@@ -92,6 +92,8 @@ pub(super) struct Leader {
     /// Who has elected this server and was heard to look for a leader again.
     pub disloyal: BTreeSet<ServerId>,
     ending: Option<(Ending, Time)>,
+    /// Who leads from here on, where a reconfiguration has ended the leadership.
+    pub successor: Option<ServerId>,
     /// Set when the leadership has ended, to why.
     pub over: Option<&'static str>,
     pub proposals: u64,
@@ -121,6 +123,7 @@ impl Leader {
             confirms: VecDeque::new(),
             disloyal: BTreeSet::new(),
             ending: None,
+            successor: None,
             over: None,
             proposals: 0,
             began: now,
@@ -239,6 +242,7 @@ impl Leader {
             return false;
         };
         let FromLearner::Info { extensions, .. } = *info else { return false };
+        let extensions = extensions.and(peer.ensemble.extensions);
         let is_ahead = config_version > peer.ensemble.config_version;
         if protocol < PROTOCOL || is_ahead || accepted_epoch >= EPOCH_MAX {
             tracing::warn!(%server, protocol, config_version, accepted_epoch, "refused a learner");
@@ -293,6 +297,7 @@ impl Leader {
         }
         self.phase = Phase::Electing;
         self.since = now;
+        peer.propose_version(self.epoch);
         for at in 0..self.handlers.len() {
             if self.handlers[at].stage == Stage::Informed {
                 self.invite(peer, now, at);
@@ -472,6 +477,9 @@ impl Leader {
             self.acks[voter] = peer.persisted;
         }
         peer.commit(self.initial, self.handlers.iter().any(Handler::catches_up));
+        // What the members were proposed to be is part of the history.
+        peer.activate(Zxid::new(self.epoch, 0));
+        self.take_members(peer);
         peer.set_role(Role::Leading { epoch: self.epoch });
         for at in 0..self.handlers.len() {
             if self.handlers[at].stage == Stage::InStep {
@@ -479,6 +487,9 @@ impl Leader {
             }
         }
         self.next_heartbeat = now;
+        if !peer.ensemble.is_voter(peer.me()) {
+            self.over = Some("it votes no more");
+        }
     }
 
     /// A packet that does not fit: nothing that comes after it can be trusted.

@@ -22,8 +22,6 @@ use crate::zab::output::{Action, CannotTruncate, Event, LinkId, Role, Standing};
 use crate::zab::peer::Peer;
 use crate::zxid::Zxid;
 
-/// What this server can do beyond Apache's protocol.
-const EXTENSIONS: Extensions = Extensions { chunked_snapshot: true };
 /// A leader that has been elected a moment ago may not listen yet: the first pause before it is
 /// dialled again, which doubles up to the second.
 const REDIAL_MIN: Duration = Duration::from_millis(2);
@@ -97,6 +95,8 @@ pub(super) struct Learner {
     redial: Duration,
     deferred: VecDeque<FromLeader>,
     deferred_bytes: usize,
+    /// Who leads from here on, where a reconfiguration has ended this.
+    pub successor: Option<ServerId>,
     /// Set when this has ended, to why.
     pub over: Option<&'static str>,
     /// It has ended because nothing answers where the leader should be.
@@ -131,6 +131,7 @@ impl Learner {
             redial: REDIAL_MIN,
             deferred: VecDeque::new(),
             deferred_bytes: 0,
+            successor: None,
             over: None,
             is_out_of_reach: false,
             began: now,
@@ -158,8 +159,9 @@ impl Learner {
 
     fn dial_when_settled(&mut self, peer: &mut Peer) {
         if self.stage == Stage::Draining && peer.is_settled_on_disk() {
-            let has_vote = peer.ensemble.is_voter(peer.me());
-            self.is_observer = !has_vote || peer.standing != Standing::Sound;
+            // Who is not listed follows without a vote: it may be about to get one.
+            let is_observer = peer.ensemble.is_observer(peer.me());
+            self.is_observer = is_observer || peer.standing != Standing::Sound;
             self.stage = Stage::Dialling;
             peer.perform(Action::Connect { to: self.leader });
         }
@@ -179,7 +181,7 @@ impl Learner {
             accepted_epoch: peer.accepted_epoch,
             protocol: PROTOCOL,
             config_version: peer.ensemble.config_version,
-            extensions: EXTENSIONS,
+            extensions: peer.ensemble.extensions,
         };
         self.send(peer, info);
     }
@@ -273,7 +275,7 @@ impl Learner {
     fn process(&mut self, peer: &mut Peer, now: Time, message: FromLeader) -> bool {
         match (self.stage, message) {
             (Stage::Registering, FromLeader::LeaderInfo { epoch, protocol, extensions }) => {
-                self.extensions = extensions;
+                self.extensions = extensions.and(peer.ensemble.extensions);
                 self.process_leader_info(peer, epoch, protocol)
             }
             (Stage::UpToDate, FromLeader::Ping { zxid }) => {
@@ -452,15 +454,22 @@ impl Learner {
                 tracing::warn!(leader = self.leader.0, "ignored a COMMIT to an observer");
                 true
             }
-            FromLeader::Commit { zxid } | FromLeader::CommitAndActivate { zxid, .. } => {
-                self.process_commit(peer, zxid)
+            FromLeader::Commit { zxid } => self.process_commit(peer, zxid, None),
+            FromLeader::CommitAndActivate { zxid, designated_leader: leader } => {
+                self.process_commit(peer, zxid, Some(leader))
             }
-            FromLeader::Inform { zxid, txn } | FromLeader::InformAndActivate { zxid, txn, .. } => {
+            FromLeader::Inform { zxid, txn } => {
                 self.is_observer
                     && self.process_proposal(peer, zxid, txn)
-                    && self.process_commit(peer, zxid)
+                    && self.process_commit(peer, zxid, None)
             }
-            FromLeader::NewLeader { zxid, .. } if self.stage == Stage::Synchronizing => {
+            FromLeader::InformAndActivate { zxid, designated_leader: leader, txn } => {
+                self.is_observer
+                    && self.process_proposal(peer, zxid, txn)
+                    && self.process_commit(peer, zxid, Some(leader))
+            }
+            FromLeader::NewLeader { zxid, config } if self.stage == Stage::Synchronizing => {
+                peer.note_leaders_config(&config);
                 self.process_new_leader(peer, zxid)
             }
             FromLeader::UpToDate { .. } if self.stage == Stage::InStep => {
@@ -498,16 +507,28 @@ impl Learner {
         true
     }
 
-    /// `FollowerProcessCOMMIT`.
-    fn process_commit(&mut self, peer: &mut Peer, zxid: Zxid) -> bool {
+    /// `FollowerProcessCOMMIT`; `leader` is who leads from there on, where the members change.
+    fn process_commit(&mut self, peer: &mut Peer, zxid: Zxid, leader: Option<ServerId>) -> bool {
         if zxid > peer.last() {
             return false;
         }
         self.committed = self.committed.max(zxid);
         if self.stage == Stage::UpToDate {
             peer.commit(zxid, false);
+            self.follow_members(peer, leader);
         }
         true
+    }
+
+    /// The members may have changed: another may lead, or this server be an observer or none any
+    /// more. Then it joins anew, without an election.
+    fn follow_members(&mut self, peer: &Peer, leader: Option<ServerId>) {
+        let leader = leader.filter(|_| peer.ensemble.is_dynamic).unwrap_or(self.leader);
+        let is_observer = peer.ensemble.is_observer(peer.me());
+        if leader != self.leader || is_observer != self.is_observer {
+            self.successor = Some(leader);
+            self.over = Some("a reconfiguration has changed the leader or this server's part");
+        }
     }
 
     /// `FollowerProcessNEWLEADER`.
@@ -555,10 +576,14 @@ impl Learner {
         self.dial_when_settled(peer);
     }
 
-    /// One ACK for each transaction, as Apache's leaders want it.
+    /// One ACK for each transaction, as Apache's leaders want it, or one for all.
     fn acknowledge(&mut self, peer: &mut Peer) {
         if self.is_observer {
             return;
+        }
+        if self.extensions.cumulative && self.acked < peer.persisted {
+            self.acked = peer.persisted;
+            self.send(peer, FromLearner::Ack { zxid: self.acked });
         }
         while self.acked < peer.persisted {
             let next = match self.acked.epoch() == self.epoch {
@@ -575,17 +600,23 @@ impl Learner {
         let link = self.link.expect("a packet comes on a connection");
         self.send(peer, FromLearner::Ack { zxid: Zxid::new(self.epoch, 0) });
         peer.commit(self.committed.min(peer.last()), false);
+        // What the leader began with it has completed, also where no transaction says it.
+        peer.activate(self.committed.max(Zxid::new(self.epoch, 0)));
         if peer.standing != Standing::Sound {
             // A leader has made it whole, and that is durable: it has its vote again.
             peer.standing = Standing::Sound;
             peer.perform(Action::SaveSound);
-            if peer.ensemble.is_voter(peer.me()) {
+            if !peer.ensemble.is_observer(peer.me()) {
                 self.join_again(peer, now);
                 return;
             }
         }
         self.stage = Stage::UpToDate;
         self.up_to_date = Some(now);
+        self.follow_members(peer, None);
+        if self.over.is_some() {
+            return;
+        }
         let leader = self.leader;
         peer.set_role(match self.is_observer {
             true => Role::Observing { leader, link },

@@ -20,6 +20,8 @@ pub mod election;
 
 mod peer;
 
+mod config;
+
 mod history;
 
 mod sync;
@@ -42,6 +44,7 @@ use std::time::Duration;
 
 use crate::time::Time;
 use crate::wire::election::{Doing, Notification, Vote};
+use crate::wire::membership::Membership;
 use crate::wire::quorum::{FromLeader, FromLearner, ServerId};
 use crate::zxid::Zxid;
 
@@ -86,6 +89,8 @@ pub struct Zab {
     told: (Role, Standing),
     counter_max: u32,
     joins: Joins,
+    /// Under whom a reconfiguration has placed this server.
+    handover: Option<ServerId>,
     looking_since: Time,
     election_took: Duration,
 }
@@ -138,6 +143,7 @@ impl Zab {
             waiting: Vec::new(),
             counter_max: COUNTER_MAX,
             joins: Joins::new(seed),
+            handover: None,
             looking_since: now,
             election_took: Duration::ZERO,
         };
@@ -303,7 +309,12 @@ impl Zab {
                 self.keep_waiting(now, from, notification);
                 return;
             }
-            State::Looking => {}
+            State::Looking => {
+                if self.peer.adopt(&notification.config) {
+                    self.tell_election();
+                    self.look_for_leader(now);
+                }
+            }
             State::Leading(leader) => {
                 if looks_again(&self.election, self.peer.me(), &notification)
                     && is_deserted(&self.peer, &self.election, leader, from)
@@ -610,10 +621,13 @@ impl Zab {
             if self.is_over() {
                 self.end_leadership(now);
             }
-            if matches!(self.state, State::Draining) && self.peer.is_settled_on_disk() {
-                self.look_for_leader(now);
-            }
             self.tell_election();
+            if matches!(self.state, State::Draining) && self.peer.is_settled_on_disk() {
+                match self.handover.take() {
+                    Some(leader) if self.election.may_serve(leader) => self.hand_over(now, leader),
+                    _ => self.look_for_leader(now),
+                }
+            }
             match self.election.poll_output() {
                 Some(output) => self.perform_election(now, output),
                 None if self.is_over() => {}
@@ -623,11 +637,12 @@ impl Zab {
     }
 
     fn end_leadership(&mut self, now: Time) {
-        let (reason, is_resigning) = match &self.state {
-            State::Leading(leader) => (leader.over, leader.is_resigning()),
-            State::Learning(learner) => (learner.over, false),
-            State::Draining | State::Looking | State::Left => (None, false),
+        let (reason, is_resigning, handover) = match &self.state {
+            State::Leading(leader) => (leader.over, leader.is_resigning(), leader.successor),
+            State::Learning(learner) => (learner.over, false, learner.successor),
+            State::Draining | State::Looking | State::Left => (None, false, None),
         };
+        self.handover = handover;
         tracing::info!(reason, "looks for a leader");
         if is_resigning {
             self.leave();
@@ -676,9 +691,35 @@ impl Zab {
             peer_epoch: self.peer.current_epoch,
         };
         self.election.start(now, vote);
-        for waiting in std::mem::take(&mut self.waiting) {
+        let waiting = std::mem::take(&mut self.waiting);
+        let newest =
+            waiting.iter().max_by_key(|it| Membership::version_of(&it.notification.config));
+        if newest.is_some_and(|newest| self.peer.adopt(&newest.notification.config)) {
+            self.tell_election();
+            self.election.start(now, vote);
+        }
+        for waiting in waiting {
             self.election.handle_notification(now, waiting.from, &waiting.notification);
         }
+    }
+
+    /// A reconfiguration says who leads from here on: nobody need be elected.
+    fn hand_over(&mut self, now: Time, leader: ServerId) {
+        assert!(self.peer.is_settled_on_disk(), "who leads or follows has everything on its disk");
+        let vote = Vote { leader, zxid: self.peer.last(), peer_epoch: self.peer.current_epoch };
+        self.election.appoint(vote);
+        self.waiting.clear();
+        self.begin(now, leader);
+    }
+
+    /// Leads, or joins the leader.
+    fn begin(&mut self, now: Time, leader: ServerId) {
+        self.state = if leader == self.peer.me() {
+            State::Leading(Box::new(Leader::new(&mut self.peer, now, self.counter_max)))
+        } else {
+            let pause = self.joins.pause(leader, self.peer.ensemble.tick);
+            State::Learning(Box::new(Learner::new(&mut self.peer, now, leader, pause)))
+        };
     }
 
     fn perform_election(&mut self, now: Time, output: ElectionOutput) {
@@ -693,22 +734,15 @@ impl Zab {
             ElectionOutput::Decided { leader, doing, .. } => {
                 assert!(matches!(self.state, State::Looking), "an election decides once");
                 self.election_took = now.since(self.looking_since);
-                self.state = match doing {
-                    Doing::Leading => {
-                        State::Leading(Box::new(Leader::new(&mut self.peer, now, self.counter_max)))
-                    }
-                    _ => {
-                        let pause = self.joins.pause(leader, self.peer.ensemble.tick);
-                        let learner = Learner::new(&mut self.peer, now, leader, pause);
-                        State::Learning(Box::new(learner))
-                    }
-                };
+                assert_eq!(doing == Doing::Leading, leader == self.peer.me());
+                self.begin(now, leader);
             }
         }
     }
 
     /// Lets the election know what its answers depend on.
     fn tell_election(&mut self) {
+        self.election.set_ensemble(&self.peer.ensemble);
         let is = (self.peer.role, self.peer.standing);
         if self.told == is {
             return;

@@ -127,6 +127,7 @@ impl Peer {
     /// Appends what this server's leader has proposed, to the tree and to the log.
     pub fn accept(&mut self, zxid: Zxid, txn: Arc<[u8]>) {
         self.history.push(zxid, Arc::clone(&txn));
+        self.note_proposed(zxid, &txn);
         self.tell(Event::Apply { zxid, txn: Arc::clone(&txn) });
         self.perform(Action::Append { zxid, txn });
     }
@@ -141,6 +142,7 @@ impl Peer {
             self.committed = through;
             self.tell(Event::Commit { through });
         }
+        self.activate(through);
         self.prune(catches_up);
     }
 
@@ -156,6 +158,7 @@ impl Peer {
         self.history.truncate(after);
         self.persisted = self.persisted.min(after);
         self.committed = self.committed.min(after);
+        self.forget_config_after(after);
     }
 
     /// The state was replaced by that at `zxid`, durably.

@@ -11,7 +11,8 @@ use crate::zxid::Zxid;
 pub struct Quorum {
     ensemble: Arc<Ensemble>,
     voters: Vec<ServerId>,
-    /// More than half decide. Otherwise groups and weights do, which costs an allocation.
+    /// More than half decide. Otherwise groups and weights do, or two sets of members, which costs
+    /// an allocation.
     is_majority: bool,
 }
 
@@ -19,7 +20,8 @@ impl Quorum {
     pub fn new(ensemble: &Arc<Ensemble>) -> Quorum {
         Quorum {
             voters: ensemble.voters().map(|voter| voter.id).collect(),
-            is_majority: ensemble.voters().all(|voter| voter.group.is_none()),
+            is_majority: ensemble.next.is_none()
+                && ensemble.voters().all(|voter| voter.group.is_none()),
             ensemble: Arc::clone(ensemble),
         }
     }

@@ -19,6 +19,7 @@ EVENT_XID, PING_XID, WATCHES_XID = -1, -2, -8
 
 NO_NODE, BAD_VERSION, NODE_EXISTS, NOT_EMPTY = -101, -103, -110, -111
 SESSION_EXPIRED, SESSION_MOVED = -112, -118
+NOT_READ_ONLY, EPHEMERAL_ON_LOCAL_SESSION = -119, -120
 
 # Flags of a create.
 PLAIN, EPHEMERAL, SEQUENTIAL, EPHEMERAL_SEQUENTIAL, CONTAINER, TTL = 0, 1, 2, 3, 4, 5
@@ -179,12 +180,14 @@ class Session:
 
     `events` holds (time, what, server index): "connected", "disconnected", "expired". `watched` paths have
     one-shot data watches, which are taken along to the next server; `on_event(kind, path)` is told of events.
+    `read_only` says that a read-only server will do; `is_read_only` that it is connected to one.
     """
 
-    def __init__(self, servers, timeout_ms=10_000, first=0, on_event=None, name=""):
+    def __init__(self, servers, timeout_ms=10_000, first=0, on_event=None, name="", read_only=False):
         self.servers, self.at, self.name = list(servers), first, name
         self.asked_ms = self.timeout_ms = timeout_ms
         self.id, self.password, self.zxid = 0, bytes(16), 0
+        self.read_only, self.is_read_only = read_only, False
         self.events, self.watched = [], set()
         self.on_event = on_event or (lambda kind, path: None)
         self.link, self.is_over = None, False
@@ -230,7 +233,7 @@ class Session:
         try:
             await asyncio.wait_for(loop.create_connection(lambda: link, host, port), patience)
             hello = struct.pack(">iqiq", 0, self.zxid, self.asked_ms, self.id)
-            link.transport.write(buffer(hello + buffer(self.password) + b"\0"))
+            link.transport.write(buffer(hello + buffer(self.password) + bytes([self.read_only])))
             answer = await asyncio.wait_for(link.hello, patience)
         except BaseException:
             link.close()
@@ -242,7 +245,8 @@ class Session:
             link.close()
             raise Lost("expired")
         self.id, self.timeout_ms = session, timeout_ms
-        self.password = read_buffer(answer, 16)[0]
+        self.password, at = read_buffer(answer, 16)
+        self.is_read_only = answer[at:] == b"\1"
         if self.watched:
             link.send(WATCHES_XID, SET_WATCHES, self.watches_body())
         self.link = link

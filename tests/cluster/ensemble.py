@@ -105,6 +105,8 @@ class Node:
         # counted as mismatches until then is not held against anybody.
         # Its log is not either, up to so many characters.
         self.mismatches_known, self.fuzzy_until, self.log_excused = 0, 0, 0
+        # Whether it starts from the zoo.cfg that is there, which a reconfiguration has changed.
+        self.keeps_config = False
         # Settings and JVM flags of this server alone, on top of the ensemble's.
         self.settings, self.flags = [], []
 
@@ -152,7 +154,8 @@ class Node:
     def start(self):
         """Starts the process; `Ensemble.wait` says when it serves."""
         assert not self.is_running, f"{self} runs already"
-        self.write_config()
+        if not self.keeps_config:
+            self.write_config()
         argv, extra = command(self.kind)
         if self.ensemble.network:
             argv = self.ensemble.network.inside(self.number, argv)
@@ -270,6 +273,12 @@ class Ensemble:
             host = network.host(number) if network else "127.0.0.1"
             is_observer = index >= len(kinds) - observers
             self.nodes.append(Node(self, number, kind, host, is_observer))
+
+    def add(self, kind, is_observer=False):
+        """One more server, which is not started, and which the others do not know."""
+        command(kind)
+        self.nodes.append(Node(self, len(self.nodes) + 1, kind, "127.0.0.1", is_observer))
+        return self.nodes[-1]
 
     @property
     def addresses(self):

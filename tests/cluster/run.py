@@ -20,7 +20,9 @@ import story_crash
 import story_damage
 import story_join
 import story_mixed
+import story_modes
 import story_network
+import story_reconfig
 import test_check
 from ensemble import Missing
 from story import Story
@@ -37,7 +39,11 @@ STORIES = {
     "partition": story_network.partition,
     "sync_is_linearizable": story_network.sync_is_linearizable,
     "damaged": story_damage.damaged,
+    "reconfig": story_reconfig.reconfig,
     "catch_up": story_join.catch_up,
+    "read_only": story_modes.read_only,
+    "local_sessions": story_modes.local_sessions,
+    "leader_serves": story_modes.leader_serves,
 }
 
 

@@ -129,6 +129,48 @@ fn a_log_that_is_gone_is_missed() {
 }
 
 #[test]
+fn log_files_that_are_gone_before_the_first_snapshot_are_missed() {
+    let mut server = Server::serving(&["preAllocSize=4096"]);
+    let mut client = server.client();
+    for index in 0..10 {
+        client.done(&create(&format!("/n{index}"), &[index; 900_000], PERSISTENT));
+    }
+    server.kill();
+    let log = log_files(&server);
+    assert!(log.len() >= 3, "{log:?}");
+    let away = server.home.path().join("away");
+    fs::create_dir(&away).unwrap();
+    let moved = |path: &PathBuf| away.join(path.file_name().unwrap());
+    // All of it, and all but the oldest: what is left is whole, and not what was promised.
+    for gone in [&log[..], &log[1..]] {
+        for path in gone {
+            fs::rename(path, moved(path)).unwrap();
+        }
+        let (code, said) = server.start_refused();
+        assert_eq!(code, DATA, "{said}");
+        assert!(said.contains("log files are missing"), "{said}");
+        assert!(said.contains("snapshot.trust.empty=true"), "{said}");
+        assert_eq!(log_files(&server).len(), log.len() - gone.len());
+        for path in gone {
+            fs::rename(moved(path), path).unwrap();
+        }
+    }
+    server.start();
+    assert_eq!(server.client().get("/n9"), Some(vec![9; 900_000]));
+    server.kill();
+    for path in log_files(&server) {
+        fs::remove_file(path).unwrap();
+    }
+    // The operator may go on without them, and is asked no second time.
+    server.set("snapshot.trust.empty=true");
+    server.start();
+    assert_eq!(server.client().get("/n9"), None);
+    server.kill();
+    server.set("snapshot.trust.empty=false");
+    server.start();
+}
+
+#[test]
 fn snapshots_that_are_gone_are_missed() {
     let (mut server, ..) = killed();
     for path in files(&server.version_dir(), "") {

@@ -166,7 +166,7 @@ impl Core {
             timeout_ms: request.timeout_ms,
             session: request.session,
             password: request.password.try_into().ok(),
-            has_read_only: request.read_only.is_some(),
+            read_only: request.read_only,
         }));
     }
 
@@ -263,11 +263,11 @@ impl Core {
 
     fn fire(&mut self, event: &Event) {
         let mut watchers = Vec::new();
-        self.watches.trigger(event.kind, &event.path, |watcher| watchers.push(watcher));
+        self.watches.trigger(event.kind, event.path(), |watcher| watchers.push(watcher));
         for Watcher(number) in watchers {
             let Some(connection) = self.connections.get(&number) else { continue };
             let mut frame = Vec::new();
-            response::put_event(&mut frame, event.kind, event.zxid, &event.path);
+            response::put_event(&mut frame, event.kind, event.zxid, event.path());
             self.out.push(Out::Send { conn: connection.conn, frame });
         }
     }
@@ -295,7 +295,7 @@ impl Core {
         let Some(connection) = self.connections.get_mut(&number) else { return };
         match then {
             Then::Serve => self.answer_queued(number),
-            Then::Begin { session, .. } => {
+            Then::Begin { session, .. } | Then::BeginReadOnly { session, .. } => {
                 connection.phase = Phase::Serving;
                 connection.session = session;
             }

@@ -2,6 +2,7 @@
 
 use crate::core::Mistakes;
 use crate::random::Random;
+use ringkeeper::wire::quorum::ServerId;
 
 pub const MS: u64 = 1_000_000;
 
@@ -95,6 +96,9 @@ pub struct Knobs {
     pub read_error_per_mille: u64,
     /// How fast clocks may run apart, in parts per million.
     pub drift_ppm: u64,
+    /// Servers, one bit each, that acknowledge and commit each transaction by itself, as Apache's
+    /// do.
+    pub one_by_one: u64,
     pub tampering: Tampering,
 }
 
@@ -126,6 +130,7 @@ impl Knobs {
             counter: 0,
             read_error_per_mille: 0,
             drift_ppm: 0,
+            one_by_one: 0,
             tampering: Tampering::default(),
         }
     }
@@ -164,8 +169,14 @@ impl Knobs {
             counter: if random.below(8) == 0 { u32::MAX - random.below(300) as u32 } else { 0 },
             read_error_per_mille: *random.pick(&[0, 0, 100]),
             drift_ppm: *random.pick(&[0, 100, 5000]),
+            one_by_one: *random.pick(&[0, 0, 0b10, u64::MAX]),
             tampering: Tampering::default(),
         }
+    }
+
+    /// Whether a server offers to acknowledge and commit many transactions with one packet.
+    pub fn is_cumulative(&self, server: ServerId) -> bool {
+        self.one_by_one >> (server.0 % 64) & 1 == 0
     }
 
     pub fn servers(&self) -> usize {

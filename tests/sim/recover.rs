@@ -8,11 +8,11 @@ use std::time::Duration;
 use ringkeeper::pipeline::at_rest::SessionsAtRest;
 use ringkeeper::pipeline::auth::AuthConfig;
 use ringkeeper::pipeline::session::Sessions;
-use ringkeeper::pipeline::{Pipeline, Settings};
+use ringkeeper::pipeline::{Modes, Pipeline, Settings};
 use ringkeeper::replica::Replica;
 use ringkeeper::time::Time;
 use ringkeeper::tree::writer::Writer;
-use ringkeeper::wire::quorum::ServerId;
+use ringkeeper::wire::quorum::{Extensions, ServerId};
 use ringkeeper::wire::txn;
 use ringkeeper::zab::Zab;
 use ringkeeper::zab::ensemble::{Ensemble, Member};
@@ -62,8 +62,10 @@ fn settings() -> Settings {
         close_session_txn: true,
         txn_bytes_max: 1 << 20,
         reconfig: false,
+        standalone_enabled: true,
         session_timeout_ms_min: 100,
         session_timeout_ms_max: 60_000,
+        modes: Modes::default(),
         auth: AuthConfig::default(),
         container_check_interval_ms: 500,
         containers_per_minute_max: 10_000,
@@ -83,11 +85,14 @@ fn ensemble(knobs: &Knobs, me: ServerId) -> Ensemble {
         members: (0..knobs.servers()).map(member).collect(),
         config: Arc::from(&b"version=0"[..]),
         config_version: 0,
+        next: None,
+        is_dynamic: false,
         tick: Duration::from_millis(knobs.tick_ms),
         init_limit_ticks: knobs.init_limit,
         sync_limit_ticks: knobs.sync_limit,
         commit_log_count: knobs.commit_log_count,
         commit_log_bytes_max: 1 << 20,
+        extensions: Extensions { cumulative: knobs.is_cumulative(me), ..Extensions::ALL },
     }
 }
 

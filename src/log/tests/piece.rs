@@ -28,12 +28,12 @@ fn pieces(reader: &Reader, after: Zxid, bytes_max: usize) -> Vec<(Zxid, Vec<u8>)
     }
 }
 
-fn mapped(reader: &Reader, from: Zxid) -> Vec<(Zxid, Vec<u8>)> {
-    reader.read_from(from).unwrap().map(|it| it.unwrap()).map(|(z, t)| (z, t.to_vec())).collect()
+fn whole(reader: &Reader, from: Zxid) -> Vec<(Zxid, Vec<u8>)> {
+    super::all(reader.read_from(from).unwrap())
 }
 
 #[test]
-fn pieces_are_what_the_mapping_shows() {
+fn pieces_are_what_the_whole_history_shows() {
     for writer in [WriterKind::Direct, WriterKind::Mmap] {
         let dir = tempfile::tempdir().unwrap();
         let mut log = open(dir.path()).into_log(writer).unwrap();
@@ -50,7 +50,7 @@ fn pieces_are_what_the_mapping_shows() {
         for after in [Zxid::ZERO, zxid(1), zxid(77), zxid(200), zxid(201), Zxid::new(9, 9)] {
             let from = Zxid::from_raw(after.raw() + 1);
             for bytes_max in [0, 1, 20_000, usize::MAX] {
-                assert!(pieces(&reader, after, bytes_max) == mapped(&reader, from));
+                assert!(pieces(&reader, after, bytes_max) == whole(&reader, from));
             }
         }
         assert_eq!(reader.read_piece(Zxid::MAX, 1, None).unwrap().txns, []);

@@ -109,7 +109,7 @@ fn check_replies(world: &World) {
         let client = A;
         if let Txn::CreateSession { timeout_ms } = logged.txn {
             let connect =
-                Connect { client, timeout_ms, session: 0, password: None, has_read_only: true };
+                Connect { client, timeout_ms, session: 0, password: None, read_only: Some(false) };
             let attaching = forward::Attaching { connect, timeout_ms, since: bench.now };
             bench.pipeline.begin_session(session, &attaching, bench.now, bench.wall);
             let greeted = world.connections.iter().find(|it| it.session == Some(session));

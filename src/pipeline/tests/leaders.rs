@@ -70,8 +70,8 @@ fn take(world: &mut World, step: &Step) {
     }
 }
 
-fn run(steps: &[Step]) -> World {
-    let mut world = World::led();
+fn run(modes: Modes, steps: &[Step]) -> World {
+    let mut world = World::led_with(modes);
     for member in 0..3 {
         world.connect(member);
     }
@@ -92,7 +92,23 @@ proptest! {
 
     #[test]
     fn nothing_is_lost_and_nothing_is_done_twice(steps in vec(step(), 1..250)) {
-        run(&steps);
+        run(Modes::default(), &steps);
+    }
+
+    #[test]
+    fn the_same_holds_for_local_sessions(steps in vec(step(), 1..250)) {
+        let modes = Modes {
+            local_sessions: true,
+            local_sessions_upgrading: true,
+            ..Modes::default()
+        };
+        let world = run(modes, &steps);
+        for member in &world.members {
+            assert!(member.pipeline.locals.upgrades().next().is_none(), "half global for ever");
+            let known = member.pipeline.local_sessions().iter();
+            let both = known.filter(|(session, _)| member.pipeline.sessions().contains(*session));
+            assert_eq!(both.count(), 0, "local and global at once");
+        }
     }
 }
 

@@ -22,7 +22,7 @@ fn nothing_is_published_before_it_is_durable() {
     let group = bench.pipeline.poll_published().expect("the first group is durable");
     assert_eq!(group.through, first);
     assert_eq!(group.outboxes[0].replies.len(), 1);
-    let paths: Vec<&str> = group.events.iter().map(|event| &*event.path).collect();
+    let paths: Vec<&str> = group.events.iter().map(Event::path).collect();
     assert_eq!(paths, ["/a", "/"]);
     assert!(bench.pipeline.poll_published().is_none(), "the second group is not");
 

@@ -59,7 +59,7 @@ fn timeouts_stay_within_bounds() {
             timeout_ms: wanted,
             session: 0,
             password: None,
-            has_read_only: true,
+            read_only: Some(false),
         };
         bench.pipeline.handle_connect(connect, bench.now, bench.wall);
         bench.settle();
@@ -218,7 +218,7 @@ fn a_session_that_came_back_expires_by_its_new_timeout() {
         timeout_ms: 20_000,
         session,
         password: Some(password(session)),
-        has_read_only: true,
+        read_only: Some(false),
     };
     bench.pipeline.handle_connect(connect, bench.now, bench.wall);
     bench.wait(18_000);

@@ -71,6 +71,7 @@ impl Connection {
 }
 
 pub struct World {
+    modes: Modes,
     pub members: Vec<Member>,
     pub leader: usize,
     pub epoch: u32,
@@ -95,10 +96,11 @@ fn index_of(id: ServerId) -> usize {
     id.0 as usize - 1
 }
 
-fn new_member(member: usize) -> Member {
+fn new_member(member: usize, modes: Modes) -> Member {
     let now = Time::from_nanos(0);
     let sessions = Sessions::new(TICK_MS as u32, member as u8 + 1, 5000);
-    let mut pipeline = Pipeline::new(Writer::new(TREE, now), sessions, settings(), 2, now);
+    let settings = Settings { modes, ..settings() };
+    let mut pipeline = Pipeline::new(Writer::new(TREE, now), sessions, settings, 2, now);
     pipeline.handle_role(Role::Looking, 0, now, WallMs(0));
     Member {
         pipeline,
@@ -115,9 +117,10 @@ fn new_member(member: usize) -> Member {
 
 impl World {
     /// Three servers that look for a leader.
-    pub fn looking() -> World {
+    pub fn looking(modes: Modes) -> World {
         World {
-            members: (0..3).map(new_member).collect(),
+            modes,
+            members: (0..3).map(|member| new_member(member, modes)).collect(),
             leader: 0,
             epoch: 0,
             committed: Zxid::ZERO,
@@ -133,7 +136,12 @@ impl World {
 
     /// Three servers, the first of which leads the others.
     pub fn led() -> World {
-        let mut world = World::looking();
+        World::led_with(Modes::default())
+    }
+
+    /// The same, where they do more for clients.
+    pub fn led_with(modes: Modes) -> World {
+        let mut world = World::looking(modes);
         world.elect([0, 1]);
         world.join(2);
         world
@@ -164,7 +172,7 @@ impl World {
             is_closed: false,
         });
         let connect =
-            Connect { client, timeout_ms: 10_000, session, password, has_read_only: true };
+            Connect { client, timeout_ms: 10_000, session, password, read_only: Some(false) };
         let (now, wall) = (self.now, self.wall);
         self.members[member].pipeline.handle_connect(connect, now, wall);
         self.pump(member);
@@ -629,7 +637,11 @@ impl World {
                 let is_txn = asked.is_readable && asked.op != OpCode::Sync;
                 // A leader refuses its own clients without a transaction.
                 let is_refused = answer.error == ErrorCode::SessionExpired.raw();
-                if is_txn && !is_refused {
+                // A local session ends without one.
+                let is_local = asked.op == OpCode::CloseSession
+                    && self.modes.local_sessions
+                    && !done.contains_key(&(session, asked.xid));
+                if is_txn && !is_refused && !is_local {
                     let zxid = done.get(&(session, asked.xid)).copied();
                     let was_held = connection.may_hold() && zxid < Some(answer.zxid);
                     assert!(zxid.is_some(), "nobody has done {asked:?}");

@@ -321,6 +321,11 @@ impl<R: Send + 'static> QuorumPort<R> {
         })
     }
 
+    /// The ensemble has other members, with these quorum addresses.
+    pub fn handle_members(&mut self, peers: Vec<(ServerId, Vec<(String, u16)>)>) {
+        self.settings.peers = peers;
+    }
+
     /// Whether a completion is for this port.
     pub fn owns(&self, completion: &Completion<'_>) -> bool {
         match completion {

@@ -257,6 +257,23 @@ fn r3_a_missing_segment_and_an_unreadable_header_are_damage() {
 }
 
 #[test]
+fn r3_a_log_whose_newest_files_are_gone_is_damage() {
+    let server = Server::with_txns(40);
+    server.check(zxid(40), Standing::Sound);
+    let log = recover::newest_segment(&server.dir()).unwrap().unwrap();
+    // What stands before them is whole; only that there was more tells.
+    for sequence in (3..=log).rev() {
+        fs::remove_file(server.dir().join(segment::name(sequence))).unwrap();
+    }
+    let member = server.recover_as(false, false);
+    assert_eq!(member.zab.standing, Standing::Damaged);
+    assert!(member.zab.last < zxid(40));
+    let last = member.zab.last;
+    drop(member);
+    server.check(last, Standing::Damaged);
+}
+
+#[test]
 fn the_unvoting_stay_so_until_a_leader_has_made_them_whole() {
     let server = Server::with_txns(10);
     let file = server.dir().join(segment::name(1));

@@ -35,7 +35,7 @@ fn events_come_in_apaches_order_with_the_acls_of_their_time() {
     let mut writer = writer();
     writer.set_watched(true);
     let kinds = |events: Vec<Event>| -> Vec<(EventKind, String)> {
-        events.iter().map(|event| (event.kind, event.path.to_string())).collect()
+        events.iter().map(|event| (event.kind, event.path().to_string())).collect()
     };
     use EventKind::*;
     let events = apply(&mut writer, 1, 0, &create("/a", b"", PLAIN));
@@ -51,8 +51,8 @@ fn events_come_in_apaches_order_with_the_acls_of_their_time() {
         create("/a/b", b"", EPHEMERAL),
     ]);
     let events = apply(&mut writer, 3, 9, &multi);
-    let of_a = events.iter().filter(|event| &*event.path == "/a");
-    assert!(of_a.clone().all(|event| event.acl == read_only) && of_a.count() == 4);
+    let of_a = events.iter().filter(|event| event.path() == "/a");
+    assert!(of_a.clone().all(|event| event.acl() == read_only) && of_a.count() == 4);
     let expected = [
         (NodeCreated, "/a/b"),
         (NodeChildrenChanged, "/a"),

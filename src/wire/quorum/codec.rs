@@ -74,6 +74,7 @@ const PROTOCOL_UNSAID: i32 = 1;
 /// The scheme of the authinfo entry that names [`Extensions`].
 const EXTENSIONS_SCHEME: &str = "ringkeeper";
 const CHUNKED_SNAPSHOT: &str = "chunked_snapshot";
+const CUMULATIVE: &str = "cumulative";
 
 /// The least bytes of an encoded id: two empty strings.
 const ID_BYTES_MIN: usize = 8;
@@ -140,8 +141,12 @@ impl<'a> Packet<'a> {
     fn extensions(&self) -> Result<Extensions> {
         let ids = self.ids()?;
         let ours = ids.iter().filter(|id| id.scheme == EXTENSIONS_SCHEME);
-        let mut names = ours.flat_map(|id| id.id.split(','));
-        Ok(Extensions { chunked_snapshot: names.any(|name| name == CHUNKED_SNAPSHOT) })
+        let mut extensions = Extensions::default();
+        for name in ours.flat_map(|id| id.id.split(',')) {
+            extensions.chunked_snapshot |= name == CHUNKED_SNAPSHOT;
+            extensions.cumulative |= name == CUMULATIVE;
+        }
+        Ok(extensions)
     }
 }
 
@@ -482,12 +487,15 @@ fn put_nobody(out: &mut Vec<u8>) {
 }
 
 fn put_extensions(out: &mut Vec<u8>, extensions: Extensions) {
-    if !extensions.chunked_snapshot {
-        return put_nobody(out);
-    }
+    let names = match extensions {
+        Extensions { chunked_snapshot: true, cumulative: true } => "chunked_snapshot,cumulative",
+        Extensions { chunked_snapshot: true, cumulative: false } => CHUNKED_SNAPSHOT,
+        Extensions { chunked_snapshot: false, cumulative: true } => CUMULATIVE,
+        Extensions { chunked_snapshot: false, cumulative: false } => return put_nobody(out),
+    };
     out.put_length(1);
     out.put_string(EXTENSIONS_SCHEME);
-    out.put_string(CHUNKED_SNAPSHOT);
+    out.put_string(names);
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::wire::quorum::Extensions;
 use crate::zab::ensemble::Member;
 
 mod empty;
@@ -18,11 +19,14 @@ fn ensemble(me: i64, voters: i64) -> Ensemble {
         members: (0..voters.max(me + 1)).map(member).collect(),
         config: Arc::from(&b"version=0"[..]),
         config_version: 0,
+        next: None,
+        is_dynamic: false,
         tick: Duration::from_secs(2),
         init_limit_ticks: 10,
         sync_limit_ticks: 5,
         commit_log_count: 500,
         commit_log_bytes_max: 1 << 20,
+        extensions: Extensions::ALL,
     }
 }
 

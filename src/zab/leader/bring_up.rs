@@ -67,7 +67,11 @@ impl Leader {
             end += 1;
         }
         let zxid = Zxid::new(self.epoch, 0);
-        let config = Arc::clone(&peer.ensemble.config);
+        // What a new leader begins with it completes; what it proposes itself comes as a proposal.
+        let config = match self.is_established() {
+            true => Arc::clone(&peer.ensemble.config),
+            false => Arc::clone(peer.ensemble.last_seen()),
+        };
         self.send(peer, at, FromLeader::NewLeader { zxid, config });
         let handler = &mut self.handlers[at];
         handler.stage = Stage::NewLeader { through };

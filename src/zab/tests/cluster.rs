@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::time::Time;
 use crate::wire::election::Notification;
-use crate::wire::quorum::{FromLeader, FromLearner, ServerId};
+use crate::wire::quorum::{Extensions, FromLeader, FromLearner, ServerId};
 use crate::zab::Zab;
 use crate::zab::ensemble::{Ensemble, Member};
 use crate::zab::output::{Event, LinkId, Recovered, Role, Standing};
@@ -207,11 +207,15 @@ impl Cluster {
             members: self.members.clone(),
             config: Arc::from(&b"config"[..]),
             config_version: 0,
+            next: None,
+            is_dynamic: false,
             tick: TICK,
             init_limit_ticks: 10,
             sync_limit_ticks: 5,
             commit_log_count: self.commit_log_count,
             commit_log_bytes_max: 1 << 20,
+            // With one that speaks as Apache's do.
+            extensions: Extensions { cumulative: me != server(2), ..Extensions::ALL },
         }
     }
 
@@ -256,6 +260,10 @@ impl Node {
 
     pub fn zab(&mut self) -> &mut Zab {
         self.zab.as_mut().expect("a server that is up")
+    }
+
+    pub fn work(&mut self, work: Work) {
+        self.disk.works.push_back(work);
     }
 
     pub fn is_up(&self) -> bool {

@@ -227,12 +227,8 @@ impl Cluster {
                     self.with(id, |zab, now| zab.handle_truncated(now, Err(CannotTruncate)));
                 }
             }
-            Action::SaveAcceptedEpoch { epoch } => {
-                node.disk.works.push_back(Work::AcceptedEpoch(epoch));
-            }
-            Action::SaveCurrentEpoch { epoch } => {
-                node.disk.works.push_back(Work::CurrentEpoch(epoch));
-            }
+            Action::SaveAcceptedEpoch { epoch } => node.work(Work::AcceptedEpoch(epoch)),
+            Action::SaveCurrentEpoch { epoch } => node.work(Work::CurrentEpoch(epoch)),
             Action::SendSnapshot { link, zxid, .. } => {
                 check_snapshot(node, zxid);
                 let is_in = |(txn, _): &&Txn| *txn <= zxid;
@@ -246,8 +242,10 @@ impl Cluster {
             Action::ReadLog { link, after, bytes } => {
                 self.reads.insert((id, link), (after, bytes));
             }
-            Action::SaveSound => node.disk.works.push_back(Work::Sound),
+            Action::SaveSound => node.work(Work::Sound),
             Action::Resigned => node.has_resigned = true,
+            // The cluster's nodes reach each other by their numbers.
+            Action::Members { .. } => {}
             Action::Stop { reason } => node.stopped = Some(reason),
         }
     }

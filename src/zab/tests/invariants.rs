@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::wire::election::Doing;
-use crate::wire::quorum::{FromLeader, FromLearner, ServerId};
+use crate::wire::quorum::{Extensions, FromLeader, FromLearner, ServerId};
 use crate::zab::ensemble::Ensemble;
 use crate::zab::history::follows;
 use crate::zab::output::{Action, Event, LinkId, Role, Standing};
@@ -169,6 +169,10 @@ pub struct LinkChecker {
     is_observer: bool,
     /// The epoch of LEADERINFO.
     pub epoch: u32,
+    /// What both ends have agreed on, from the same packet.
+    extensions: Extensions,
+    /// The same, as the leader has sent it.
+    agreed: Extensions,
     is_open: bool,
     has_new_leader: bool,
     has_acked: bool,
@@ -196,7 +200,11 @@ impl LinkChecker {
             FromLearner::Ack { zxid } if zxid.counter() == 0 => {}
             FromLearner::Ack { zxid } => {
                 assert!(!self.is_observer, "an observer acknowledges {zxid}");
-                assert!(follows(self.last_acked, *zxid), "{zxid} after {}", self.last_acked);
+                let follows = match self.extensions.cumulative {
+                    true => self.last_acked < *zxid,
+                    false => follows(self.last_acked, *zxid),
+                };
+                assert!(follows, "{zxid} after {}", self.last_acked);
                 self.last_acked = *zxid;
             }
             _ => assert!(self.is_up_to_date, "{message:?} before UPTODATE"),
@@ -205,15 +213,16 @@ impl LinkChecker {
 
     /// The learner has taken it from the connection.
     pub fn note_heard(&mut self, message: &FromLeader) {
-        if let FromLeader::LeaderInfo { epoch, .. } = message {
+        if let FromLeader::LeaderInfo { epoch, extensions, .. } = message {
             self.epoch = *epoch;
+            self.extensions = *extensions;
         }
     }
 
     /// What `Learner.syncWithLeader` and `Follower.processPacket` would fail on.
     pub fn check_from_leader(&mut self, message: &FromLeader) {
         match message {
-            FromLeader::LeaderInfo { .. } => {}
+            FromLeader::LeaderInfo { extensions, .. } => self.agreed = *extensions,
             FromLeader::Diff { .. } | FromLeader::Snap { .. } | FromLeader::Trunc { .. } => {
                 assert!(!self.is_open, "{message:?} comes second");
                 self.is_open = true;
@@ -230,7 +239,11 @@ impl LinkChecker {
                 self.proposals.push_back(*zxid);
             }
             FromLeader::Commit { zxid } => {
-                assert_eq!(self.proposals.pop_front(), Some(*zxid), "COMMIT out of order");
+                let mut first = self.proposals.pop_front();
+                while self.agreed.cumulative && first.is_some_and(|first| first < *zxid) {
+                    first = self.proposals.pop_front();
+                }
+                assert_eq!(first, Some(*zxid), "COMMIT out of order");
             }
             FromLeader::Inform { zxid, .. } => {
                 assert!(self.is_observer && self.has_new_leader);

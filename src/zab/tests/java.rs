@@ -121,8 +121,13 @@ impl Solo {
         }
     }
 
-    /// It follows server 3 up to ACKEPOCH, under epoch 2.
+    /// It follows server 3, one of Apache's, up to ACKEPOCH, under epoch 2.
     fn following(last: Zxid) -> Solo {
+        Solo::following_in(Extensions::default(), last)
+    }
+
+    /// The same, with a leader that agrees to `extensions`.
+    fn following_in(extensions: Extensions, last: Zxid) -> Solo {
         let mut solo = Solo::new(1, last);
         solo.elect(3, z(1, 9));
         assert!(solo.take().contains(&Output::Perform(Action::Connect { to: server(3) })));
@@ -134,10 +139,10 @@ impl Solo {
             accepted_epoch: last.epoch(),
             protocol: 0x10000,
             config_version: 0,
-            extensions: Extensions { chunked_snapshot: true },
+            extensions: Extensions::ALL,
         };
         assert_eq!(solo.sent(), [expected]);
-        solo.hear(leader_info(2));
+        solo.hear(FromLeader::LeaderInfo { epoch: 2, protocol: 0x10000, extensions });
         let current_epoch = Some(last.epoch());
         assert_eq!(solo.sent(), [FromLearner::AckEpoch { last, current_epoch }]);
         solo
@@ -176,9 +181,29 @@ impl Solo {
 
     /// The same, established with server 1, which is `3.8.0` or the like.
     fn established() -> Solo {
+        Solo::established_with(Extensions::default())
+    }
+
+    /// The same with a server 1 that offers `offered`.
+    fn established_with(offered: Extensions) -> Solo {
         let mut solo = Solo::leading();
         let link = LinkId(1);
-        solo.hear_from(link, info(1, 1));
+        let FromLearner::Info { is_observer, server, accepted_epoch, protocol, .. } = info(1, 1)
+        else {
+            panic!("info is INFO")
+        };
+        let (config_version, extensions) = (0, offered);
+        solo.hear_from(
+            link,
+            FromLearner::Info {
+                is_observer,
+                server,
+                accepted_epoch,
+                protocol,
+                config_version,
+                extensions,
+            },
+        );
         solo.hear_from(link, FromLearner::AckEpoch { last: z(1, 9), current_epoch: Some(1) });
         solo.hear_from(link, FromLearner::Ack { zxid: z(2, 0) });
         assert_eq!(solo.zab.role(), Role::Leading { epoch: 2 });
@@ -259,6 +284,63 @@ fn a_follower_brought_up_by_apache() {
     }
     solo.persist();
     assert_eq!(solo.sent(), [3, 4, 5].map(|counter| ack(z(2, counter))), "one for each");
+}
+
+#[test]
+fn one_of_ours_takes_and_sends_one_packet_for_many_transactions() {
+    let mut follower = Solo::following_in(Extensions::ALL, z(1, 9));
+    follower.hear(FromLeader::Diff { through: z(1, 9) });
+    follower.hear(new_leader(2));
+    follower.hear(UP_TO_DATE);
+    follower.take();
+    for counter in 1..=3 {
+        follower.hear(proposal(z(2, counter)));
+    }
+    follower.persist();
+    assert_eq!(follower.sent(), [ack(z(2, 3))], "one for all");
+    follower.hear(FromLeader::Commit { zxid: z(2, 3) });
+    assert_eq!(follower.zab.committed(), z(2, 3));
+
+    let mut leader = Solo::established_with(Extensions::ALL);
+    for counter in 1..=4 {
+        leader.zab.propose(leader.now, z(2, counter), txn());
+    }
+    // Asked behind the second: its answer comes behind the COMMIT of that, before any later one.
+    leader.drain();
+    leader.take();
+    leader.persist();
+    assert!(leader.take().is_empty(), "no quorum has them");
+    leader.hear_from(LinkId(1), ack(z(2, 3)));
+    let told: Vec<_> = leader.take();
+    let commit = |zxid| {
+        let message = FromLeader::Commit { zxid };
+        Output::Perform(Action::ToLearner { link: LinkId(1), message })
+    };
+    assert_eq!(told, [commit(z(2, 3)), Output::Tell(Event::Commit { through: z(2, 3) })]);
+}
+
+/// A client that hears that its sync is done sees what came before: so does its server.
+#[test]
+fn a_sync_is_answered_behind_the_commit_of_what_came_before_it() {
+    let mut leader = Solo::established_with(Extensions::ALL);
+    for counter in 1..=2 {
+        leader.zab.propose(leader.now, z(2, counter), txn());
+    }
+    leader.zab.confirm(leader.now, 7);
+    leader.zab.propose(leader.now, z(2, 3), txn());
+    leader.drain();
+    leader.persist();
+    leader.take();
+    leader.hear_from(LinkId(1), ack(z(2, 3)));
+    let told = leader.take();
+    let at = |wanted: &Output| told.iter().position(|output| output == wanted);
+    let commit = |zxid| {
+        let message = FromLeader::Commit { zxid };
+        at(&Output::Perform(Action::ToLearner { link: LinkId(1), message }))
+    };
+    let confirmed = at(&Output::Tell(Event::Confirmed { token: 7 }));
+    assert!(commit(z(2, 2)) < confirmed && confirmed < commit(z(2, 3)), "{told:?}");
+    assert!(commit(z(2, 2)).is_some(), "{told:?}");
 }
 
 /// B04 (ZOOKEEPER-4685): no ACK of a proposal before that of NEWLEADER.

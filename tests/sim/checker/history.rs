@@ -166,7 +166,7 @@ impl History {
             format!("{zxid} carries {:x?}, the history makes {digest:#x}", logged.digest)
         });
         for event in effects.events {
-            self.changes.push(Change { zxid, kind: event.kind, path: event.path });
+            self.changes.push(Change { zxid, kind: event.kind, path: event.path().into() });
         }
         self.last = zxid;
         self.txns.insert(zxid, Arc::clone(txn));

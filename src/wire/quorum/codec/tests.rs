@@ -26,7 +26,8 @@ fn bytes() -> impl Strategy<Value = Arc<[u8]>> {
 }
 
 fn extensions() -> impl Strategy<Value = Extensions> {
-    any::<bool>().prop_map(|chunked_snapshot| Extensions { chunked_snapshot })
+    any::<(bool, bool)>()
+        .prop_map(|(chunked_snapshot, cumulative)| Extensions { chunked_snapshot, cumulative })
 }
 
 fn request() -> impl Strategy<Value = Forwarded> {

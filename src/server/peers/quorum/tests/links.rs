@@ -22,11 +22,8 @@ fn tokens_are_this_ports_own() {
 #[test]
 fn packets_go_both_ways_in_order_and_are_counted() {
     let (mut leader, down, mut learner, up) = pair();
-    let mut expected = vec![FromLeader::LeaderInfo {
-        epoch: 1,
-        protocol: 0x10000,
-        extensions: Extensions { chunked_snapshot: true },
-    }];
+    let mut expected =
+        vec![FromLeader::LeaderInfo { epoch: 1, protocol: 0x10000, extensions: Extensions::ALL }];
     // From small ones to some that no receive buffer and no single send holds.
     expected.extend((1..400).map(|counter| proposal(counter, counter as usize * 7)));
     expected.extend([proposal(400, 700_000), proposal(401, 3), proposal(402, 1_500_000)]);

@@ -12,8 +12,8 @@ use crate::tree::writer::{TreeConfig, Writer};
 use crate::wire::acl::EncodedAcl;
 use crate::wire::txn::{CreateKind, CreateTxn, Txn, TxnHeader};
 
-const CHUNKED: Extensions = Extensions { chunked_snapshot: true };
-const BARE: Extensions = Extensions { chunked_snapshot: false };
+const CHUNKED: Extensions = Extensions::ALL;
+const BARE: Extensions = Extensions { chunked_snapshot: false, cumulative: false };
 const MARK: &[u8] = b"BenWasHere";
 
 /// The snapshot as a stream.

@@ -1,0 +1,38 @@
+//! `loadgen`: load on a ZooKeeper server, on any ZooKeeper server, and what it showed.
+//!
+//! ```text
+//! cli      words to a Plan              plan · keys     what is sent
+//! run      Plan to Outcome              observer        who is told of each operation
+//! outcome  what is written as JSON      table · hgrm    what people read
+//! ```
+
+pub mod cli;
+pub mod hgrm;
+pub mod keys;
+pub mod knee;
+pub mod live;
+pub mod observer;
+pub mod outcome;
+pub mod plan;
+pub mod run;
+pub mod table;
+
+mod assemble;
+mod clock;
+mod driver;
+mod histogram;
+mod limits;
+mod process;
+mod role;
+mod sample;
+mod schedule;
+mod session;
+mod shared;
+mod tally;
+mod wire;
+
+pub mod compare;
+pub mod echo;
+pub mod journal;
+pub mod local;
+pub mod verify;
