@@ -1,8 +1,11 @@
-//! The log's hot paths: staging and sealing groups, scanning segments (both without a disk), and a
-//! restart from files.
+//! The log's hot paths: staging and sealing groups, scanning segments (both without a disk), groups
+//! made durable by both writers, and a restart from files.
+
+#![expect(clippy::disallowed_methods, reason = "a benchmark looks at the clock")]
 
 use std::hint::black_box;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ringkeeper::log::group::{Appender, Space, Tail};
@@ -137,5 +140,48 @@ fn recover(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, append, recover);
+/// Groups of several sizes made durable by both writers, one after another. Where the temporary
+/// directory is in memory `TMPDIR` names another.
+fn durable(c: &mut Criterion) {
+    let txn = [0x5a; TXN_BYTES];
+    for (writer, name) in [(WriterKind::Direct, "direct"), (WriterKind::Mmap, "mmap")] {
+        let mut group = c.benchmark_group(format!("durable, {name}"));
+        group.sample_size(10);
+        for count in [1, GROUP, 1024] {
+            let dir = tempfile::tempdir().expect("a directory");
+            let mut log = open(dir.path()).into_log(writer).expect("the log opens");
+            let mut counter = 0;
+            group.throughput(Throughput::Elements(u64::from(count)));
+            group.bench_function(format!("group of {count}"), |b| {
+                b.iter_custom(|iterations| {
+                    let mut spent = Duration::ZERO;
+                    for _ in 0..iterations {
+                        while let Some(request) = log.wanted_segment(Time::default()) {
+                            let segment = segment::prepare(dir.path(), request);
+                            log.offer_segment(segment.expect("there is space"));
+                        }
+                        let start = Instant::now();
+                        for _ in 0..count {
+                            counter += 1;
+                            log.append(Zxid::new(1, counter), &txn);
+                        }
+                        while let Some(write) = log.poll_write() {
+                            let result = write.perform_blocking();
+                            log.handle_written(write, result).expect("the disk works");
+                        }
+                        spent += start.elapsed();
+                        // As after a snapshot: what is old makes room.
+                        let retired = log.purge_below(Zxid::new(1, counter));
+                        let remove = |it| segment::remove(dir.path(), it).expect("it is there");
+                        retired.iter().for_each(remove);
+                    }
+                    spent
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
+criterion_group!(benches, append, durable, recover);
 criterion_main!(benches);

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use ringkeeper::time::Time;
 use ringkeeper::tree::builder::{Builder, Loaded};
 use ringkeeper::tree::record::Meta;
+use ringkeeper::tree::watch::{WatchKind, Watcher, Watches};
 use ringkeeper::tree::writer::{TreeConfig, Writer};
 use ringkeeper::wire::acl::EncodedAcl;
+use ringkeeper::wire::response::EventKind;
 use ringkeeper::wire::txn::{CreateKind, CreateTxn, Txn, TxnHeader};
 use ringkeeper::zxid::Zxid;
 
@@ -18,6 +20,8 @@ pub const CONFIG: TreeConfig = TreeConfig { seed: 1, extended_types: true };
 pub const PER_PARENT: usize = 1000;
 /// How many transactions are committed together, and then reclaimed.
 const BATCH: u32 = 64;
+/// Connections that watch one znode.
+const WATCHERS: u32 = 10_000;
 
 pub const ROWS: &[Row] = &[
     Row { name: "tree/get", count: BATCH, per: "read", make: get },
@@ -25,6 +29,9 @@ pub const ROWS: &[Row] = &[
     Row { name: "tree/apply set", count: BATCH, per: "txn", make: set },
     Row { name: "tree/apply create and delete", count: BATCH, per: "pair", make: create },
     Row { name: "tree/apply multi of 8", count: BATCH, per: "txn", make: multi },
+    Row { name: "watch/tell 10000", count: WATCHERS, per: "event", make: tell_all },
+    Row { name: "watch/add and tell once", count: BATCH, per: "watch", make: tell_once },
+    Row { name: "watch/tell nobody", count: BATCH, per: "event", make: tell_nobody },
 ];
 
 pub fn parent(n: usize) -> String {
@@ -191,4 +198,51 @@ fn multi() -> Run {
 
 fn sets(paths: &[String]) -> Vec<Txn<'_>> {
     paths.iter().map(|path| Txn::SetData { path, data: Some(&DATA), version: 1 }).collect()
+}
+
+/// Tells of a change of `path`; how many were told.
+fn tell(watches: &mut Watches, path: &str) -> u32 {
+    let mut told = 0;
+    watches.trigger(EventKind::NodeDataChanged, path, |watcher| {
+        black_box(watcher);
+        told += 1;
+    });
+    told
+}
+
+fn tell_all() -> Run {
+    let mut watches = Watches::new(7);
+    for watcher in 0..WATCHERS {
+        watches.add("/watched", Watcher(u64::from(watcher)), WatchKind::Persistent);
+    }
+    Box::new(move |meter: &mut dyn Meter| {
+        meter.measure(&mut || assert_eq!(tell(&mut watches, "/watched"), WATCHERS));
+    })
+}
+
+fn tell_once() -> Run {
+    let mut watches = Watches::new(7);
+    let mut paths = Paths::new(PARENTS);
+    Box::new(move |meter: &mut dyn Meter| {
+        let paths = paths.take(BATCH);
+        meter.measure(&mut || {
+            paths.iter().for_each(|path| watches.add(path, Watcher(1), WatchKind::Data));
+            assert_eq!(paths.iter().map(|path| tell(&mut watches, path)).sum::<u32>(), BATCH);
+        });
+    })
+}
+
+/// Most changes are of znodes that nobody watches, while others are watched.
+fn tell_nobody() -> Run {
+    let mut watches = Watches::new(7);
+    for path in Paths::new(PARENTS).take(1000) {
+        watches.add(&path, Watcher(1), WatchKind::Data);
+    }
+    Box::new(move |meter: &mut dyn Meter| {
+        let paths: Vec<String> =
+            (0..BATCH).map(|n| format!("/elsewhere/{}", child(n as usize))).collect();
+        meter.measure(&mut || {
+            assert_eq!(paths.iter().map(|path| tell(&mut watches, path)).sum::<u32>(), 0);
+        });
+    })
 }

@@ -225,6 +225,7 @@ fn fan_out(tally: &Tally) -> FanOut {
     FanOut {
         complete: tally.latencies(Kind::LastEvent).map_or(0, Latencies::count),
         incomplete: tally.fan_outs_incomplete,
+        first_event_us: percentiles(Kind::FirstEvent),
         last_event_us: percentiles(Kind::LastEvent),
         last_event_after_reply_us: percentiles(Kind::LastEventAfterReply),
     }

@@ -146,7 +146,7 @@ pub struct RunFlags {
     #[arg(long, default_value_t = 10)]
     pub ephemerals: u64,
     /// Items that may wait in a queue before its producers do.
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 100)]
     pub queue_depth: u64,
     /// Sessions that watch, for watch.
     #[arg(long, default_value_t = 100)]
@@ -182,9 +182,19 @@ pub struct RunFlags {
     /// The percentile curve as HdrHistogram's tools plot it; of the unit of work.
     #[arg(long, value_name = "FILE")]
     pub hgrm: Option<PathBuf>,
+    /// One self-contained page with plots.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 impl RunFlags {
+    /// The flags of a whole command line, program and workload first.
+    pub fn of(words: &[&str]) -> Result<RunFlags, String> {
+        let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
+        let (_, flags) = cli.command.workload().ok_or("this command is no workload")?;
+        Ok(flags.clone())
+    }
+
     /// The plan, or what is wrong with the flags in one sentence.
     pub fn plan(&self, workload: Workload) -> Result<Plan, String> {
         self.check(workload)?;
@@ -338,7 +348,8 @@ fn unused_number() -> u64 {
     since.as_secs() % 1_000_000_000 * 1_000_000
 }
 
-fn resolve(server: &str) -> Result<Target, String> {
+/// The address of `host:port`, or of `host` at the usual port.
+pub fn resolve(server: &str) -> Result<Target, String> {
     let name = if server.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
         server.to_owned()
     } else {
@@ -359,7 +370,7 @@ mod tests {
     fn parse(words: &str) -> Result<Plan, String> {
         let words = std::iter::once("loadgen").chain(words.split(' '));
         let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
-        let (workload, flags) = cli.command.workload().expect("a workload");
+        let (workload, flags) = cli.command.workload().unwrap();
         flags.plan(workload)
     }
 

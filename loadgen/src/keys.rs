@@ -12,7 +12,7 @@ impl Random {
         Random((mixed ^ (mixed >> 29)) | 1)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -21,12 +21,12 @@ impl Random {
 
     /// Less than `bound`, which is not 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
+        ((u128::from(self.draw()) * u128::from(bound)) >> 64) as u64
     }
 
     /// In (0, 1].
     pub fn unit(&mut self) -> f64 {
-        ((self.next() >> 11) + 1) as f64 / (1u64 << 53) as f64
+        ((self.draw() >> 11) + 1) as f64 / (1u64 << 53) as f64
     }
 }
 
@@ -127,8 +127,8 @@ mod tests {
         }
         let weight = |rank: usize| ((rank + 1) as f64).powf(-exponent);
         let sum: f64 = (0..count as usize).map(weight).sum();
-        for rank in 0..10.min(count as usize) {
-            let share = f64::from(seen[rank]) / f64::from(DRAWS);
+        for (rank, seen) in seen.iter().enumerate().take(10) {
+            let share = f64::from(*seen) / f64::from(DRAWS);
             let due = weight(rank) / sum;
             assert!((share / due - 1.0).abs() < 0.1, "rank {rank} of {count}: {share} not {due}");
         }

@@ -12,8 +12,8 @@ use crate::run::{Watching, run};
 /// Where the search begins when no rate is given.
 const RATE_FIRST: f64 = 1000.0;
 
-/// A search that has come down to this has found that nothing keeps the bound.
-const RATE_MIN: f64 = 0.1;
+/// A step below so many operations says nothing of a p99: the search ends there.
+const OPERATIONS_MIN: f64 = 20.0;
 
 const GROWTH: f64 = 1.5;
 
@@ -35,6 +35,8 @@ struct Search {
     kept: f64,
     broken: f64,
     first: f64,
+    /// Below this the search has found that nothing keeps the bound.
+    least: f64,
 }
 
 impl Search {
@@ -46,7 +48,7 @@ impl Search {
             Some(self.kept * GROWTH)
         } else if self.kept == 0.0 {
             // Not even the first rate: look far below it.
-            Some(self.broken / 4.0).filter(|rate| *rate >= RATE_MIN)
+            Some(self.broken / 4.0).filter(|rate| *rate >= self.least)
         } else {
             (self.broken / self.kept > GAP).then(|| (self.kept * self.broken).sqrt())
         }
@@ -65,7 +67,9 @@ impl Search {
 /// no rate kept the bound.
 pub fn find_knee(plan: &Plan, p99_ms: f64, watching: Watching<'_>) -> Result<Outcome, String> {
     let first = plan.rate.unwrap_or(RATE_FIRST);
-    let mut search = Search { kept: 0.0, broken: f64::INFINITY, first };
+    let seconds = plan.config().seconds.unwrap_or(1.0);
+    let least = OPERATIONS_MIN / seconds;
+    let mut search = Search { kept: 0.0, broken: f64::INFINITY, first, least };
     let mut knee = Knee { p99_bound_us: p99_ms * 1e3, ..Knee::default() };
     let mut best: Option<Outcome> = None;
     let mut last: Option<Outcome> = None;
@@ -118,7 +122,8 @@ mod tests {
 
     /// The rate that a search finds for a server that keeps its bound up to `capacity`.
     fn found(capacity: f64) -> (f64, usize) {
-        let mut search = Search { kept: 0.0, broken: f64::INFINITY, first: RATE_FIRST };
+        let (broken, first) = (f64::INFINITY, RATE_FIRST);
+        let mut search = Search { kept: 0.0, broken, first, least: 0.1 };
         let mut steps = 0;
         while let Some(rate) = search.next() {
             search.learn(rate, rate <= capacity);

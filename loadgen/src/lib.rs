@@ -3,7 +3,9 @@
 //! ```text
 //! cli      words to a Plan              plan · keys     what is sent
 //! run      Plan to Outcome              observer        who is told of each operation
-//! outcome  what is written as JSON      table · hgrm    what people read
+//! outcome  what is written as JSON      table · hgrm · html   what people read
+//! local    throw-away servers           compare         two targets in turn
+//! journal  what was acknowledged        verify          what of it is there
 //! ```
 
 pub mod cli;
@@ -18,10 +20,12 @@ pub mod run;
 pub mod table;
 
 mod assemble;
-mod clock;
+pub mod clock;
 mod driver;
-mod histogram;
+pub mod histogram;
 mod limits;
+
+pub mod fake;
 mod process;
 mod role;
 mod sample;
@@ -30,6 +34,10 @@ mod session;
 mod shared;
 mod tally;
 mod wire;
+
+pub mod html;
+pub mod interrupt;
+pub mod machine;
 
 pub mod compare;
 pub mod echo;

@@ -11,8 +11,10 @@ use clap::Parser;
 
 use ringkeeper_loadgen::cli::{Cli, Command, RunFlags};
 use ringkeeper_loadgen::hgrm::hgrm;
+use ringkeeper_loadgen::html;
 use ringkeeper_loadgen::knee::find_knee;
 use ringkeeper_loadgen::live::Live;
+use ringkeeper_loadgen::machine::Machine;
 use ringkeeper_loadgen::outcome::Outcome;
 use ringkeeper_loadgen::plan::Workload;
 use ringkeeper_loadgen::run::{Watching, run};
@@ -25,7 +27,7 @@ const NOT_MADE: u8 = 3;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.command {
-        Command::Echo(flags) => echo::run(flags),
+        Command::Echo(flags) => echo::measure(flags),
         Command::Compare(flags) => compare::run(flags),
         Command::Local(flags) => local::run(flags),
         Command::Journal(flags) => journal::run(flags),
@@ -74,7 +76,11 @@ fn write(flags: &RunFlags, outcome: &Outcome) -> Result<(), String> {
         let unit = outcome.main_kind().ok_or("there is no latency for --hgrm")?;
         put(path, &hgrm(unit))?;
     }
-    if [&flags.json, &flags.hgrm].iter().all(|path| path.as_deref() != Some(to_output)) {
+    if let Some(path) = &flags.html {
+        put(path, &html::run_page(outcome, &Machine::here()))?;
+    }
+    if [&flags.json, &flags.hgrm, &flags.html].iter().all(|path| path.as_deref() != Some(to_output))
+    {
         put(to_output, &table(outcome))?;
     }
     Ok(())

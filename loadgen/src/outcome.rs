@@ -282,6 +282,8 @@ pub struct FanOut {
     pub complete: u64,
     /// Writes given up on, since watchers were disconnected.
     pub incomplete: u64,
+    /// From the sending of the write to the first watcher's event: the commit was before it.
+    pub first_event_us: Percentiles,
     /// From the sending of the write to the last watcher's event.
     pub last_event_us: Percentiles,
     /// From the write's reply to the last watcher's event; 0 where that came first.

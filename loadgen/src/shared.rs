@@ -67,6 +67,7 @@ struct Slot {
     version: AtomicU64,
     sent: AtomicU64,
     replied: AtomicU64,
+    first_event: AtomicU64,
     last_event: AtomicU64,
     due: AtomicU32,
     /// Events still to come, and one for the reply; 0 is a write that is complete or given up.
@@ -78,6 +79,7 @@ struct Slot {
 pub struct Complete {
     pub sent: Nanos,
     pub replied: Nanos,
+    pub first_event: Nanos,
     pub last_event: Nanos,
 }
 
@@ -148,6 +150,7 @@ impl FanOutTable {
         let due = self.standing[key as usize].load(Ordering::Relaxed) as u32;
         slot.sent.store(sent, Ordering::Relaxed);
         slot.replied.store(0, Ordering::Relaxed);
+        slot.first_event.store(Nanos::MAX, Ordering::Relaxed);
         slot.last_event.store(0, Ordering::Relaxed);
         slot.due.store(due, Ordering::Relaxed);
         slot.left.store(due + 1, Ordering::Release);
@@ -179,6 +182,7 @@ impl FanOutTable {
             return None;
         }
         let sent = slot.sent.load(Ordering::Relaxed);
+        slot.first_event.fetch_min(now, Ordering::Relaxed);
         slot.last_event.fetch_max(now, Ordering::Relaxed);
         Some((sent, slot.one_less()))
     }
@@ -191,6 +195,7 @@ impl Slot {
         (before == 1).then(|| Complete {
             sent: self.sent.load(Ordering::Relaxed),
             replied: self.replied.load(Ordering::Relaxed),
+            first_event: self.first_event.load(Ordering::Relaxed),
             last_event: self.last_event.load(Ordering::Relaxed),
         })
     }

@@ -17,6 +17,8 @@ pub enum Kind {
     Multi,
     /// A watch event, from the sending of its write.
     Event,
+    /// The first watcher's event, from the sending of the write.
+    FirstEvent,
     /// The last watcher's event, from the sending of the write.
     LastEvent,
     /// The same from the write's reply.
@@ -36,13 +38,14 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 16] = [
+    pub const ALL: [Kind; 17] = [
         Kind::Create,
         Kind::Set,
         Kind::Get,
         Kind::Delete,
         Kind::Multi,
         Kind::Event,
+        Kind::FirstEvent,
         Kind::LastEvent,
         Kind::LastEventAfterReply,
         Kind::Connect,
@@ -63,6 +66,7 @@ impl Kind {
             Kind::Delete => "delete",
             Kind::Multi => "multi",
             Kind::Event => "event",
+            Kind::FirstEvent => "first_event",
             Kind::LastEvent => "last_event",
             Kind::LastEventAfterReply => "last_event_after_reply",
             Kind::Connect => "connect",
@@ -81,7 +85,8 @@ impl Kind {
         match self {
             Kind::Get => Some("read"),
             Kind::Event => Some("event"),
-            Kind::LastEvent | Kind::LastEventAfterReply | Kind::Item | Kind::Preparation => None,
+            Kind::FirstEvent | Kind::LastEvent | Kind::LastEventAfterReply => None,
+            Kind::Item | Kind::Preparation => None,
             _ => Some("write"),
         }
     }

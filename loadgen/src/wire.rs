@@ -82,6 +82,12 @@ impl<'a> Frame<'a> {
         frame
     }
 
+    /// Bytes as they are.
+    pub fn raw_bytes(self, value: &[u8]) -> Frame<'a> {
+        self.out.extend_from_slice(value);
+        self
+    }
+
     /// The access list that lets anyone do anything.
     pub fn open_acl(self) -> Frame<'a> {
         self.int(1).int(31).bytes(b"world").bytes(b"anyone")
@@ -191,7 +197,7 @@ pub fn long_at(bytes: &[u8], at: usize) -> Option<i64> {
     Some(i64::from_be_bytes(field.try_into().expect("eight bytes were taken")))
 }
 
-fn buffer_at(bytes: &[u8], at: usize) -> Option<&[u8]> {
+pub fn buffer_at(bytes: &[u8], at: usize) -> Option<&[u8]> {
     let length = usize::try_from(int_at(bytes, at)?).ok()?;
     bytes.get(at + 4..)?.get(..length)
 }

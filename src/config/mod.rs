@@ -183,8 +183,14 @@ pub struct Limits {
     /// Bytes that wait to be sent to one connection. A client that reads too slowly for its watch
     /// events is dropped beyond it.
     pub connection_outgoing_bytes_max: u64,
-    /// Requests of the whole server that are not answered yet; more are left in the sockets.
+    /// Requests of the whole server that are not answered yet; with more of them each connection
+    /// may have one, and the others are left in the sockets.
     pub outstanding_requests_max: u32,
+    /// With so many requests of the whole server unanswered none more is taken; `None` for no such
+    /// bound.
+    pub throttle_requests_max: Option<u32>,
+    /// How soon it is looked again whether more are taken.
+    pub throttle_stall_ms: u64,
     /// A request of more bytes is a large one; `None` when no request is.
     pub large_request_threshold_bytes: Option<u32>,
     /// The bytes of large requests in flight; a connection whose large request exceeds it is

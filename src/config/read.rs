@@ -99,10 +99,6 @@ fn note_what_is_not_there(p: &mut Properties, config: &Config) {
             "metricsProvider.*: this version has no Prometheus endpoint; mntr has the metrics",
         ),
         (
-            config.limits.large_request_threshold_bytes.is_some(),
-            "largeRequest*: jute.maxbuffer bounds a request, and each connection's are bounded",
-        ),
-        (
             !config.auth.ensemble_names.is_empty(),
             "ensembleAuthName: this version has no scheme `ensemble`",
         ),
@@ -375,6 +371,8 @@ fn limits(p: &mut Properties) -> Result<Limits, ConfigError> {
     let per_address = p.integer(Key::Zoo("maxClientCnxns"), "connections", int.clone(), 60)?;
     let threshold = p.integer(Key::Zk("largeRequestThreshold"), "bytes", int, -1)?;
     let outstanding = Key::Zk("globalOutstandingLimit");
+    let throttle = Key::Zk("request_throttle_max_requests");
+    let stall = Key::Zk("request_throttle_stall_time");
     let first = Key::Zk("nio.sessionlessCnxnTimeout");
     let partial = Key::Bare("ringkeeper.partialFrameTimeoutMs");
     let requests = Key::Bare("ringkeeper.maxInFlightPerConnection");
@@ -393,7 +391,10 @@ fn limits(p: &mut Properties) -> Result<Limits, ConfigError> {
             MIB..=1 << 40,
             (32 * MIB).max(4 * jute),
         )?,
-        outstanding_requests_max: narrow(p.count(outstanding, "requests", 1..=INT_MAX, 1000)?),
+        outstanding_requests_max: narrow(p.count(outstanding, "requests", 1..=INT_MAX, INT_MAX)?),
+        throttle_requests_max: Some(narrow(p.count(throttle, "requests", 0..=INT_MAX, 0)?))
+            .filter(|&count| count > 0),
+        throttle_stall_ms: p.count(stall, "milliseconds", 1..=INT_MAX, 100)?,
         large_request_threshold_bytes: u32::try_from(threshold).ok().filter(|&bytes| bytes > 0),
         large_request_bytes_max: p.count(
             Key::Zk("largeRequestMaxBytes"),

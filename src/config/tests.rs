@@ -110,7 +110,8 @@ fn defaults_are_those_of_the_table() {
         "Limits { jute_bytes_max: 1048575, jute_extra_bytes: 1048575, connections_max: 10000, \
          connections_per_address_max: Some(60), first_frame_deadline_ms: 10000, \
          partial_frame_deadline_ms: 30000, connection_requests_max: 1000, \
-         connection_outgoing_bytes_max: 33554432, outstanding_requests_max: 1000, \
+         connection_outgoing_bytes_max: 33554432, outstanding_requests_max: 2147483647, \
+         throttle_requests_max: None, throttle_stall_ms: 100, \
          large_request_threshold_bytes: None, large_request_bytes_max: 104857600 }",
     );
     check(

@@ -1,9 +1,12 @@
-//! Who may connect: a limit per address and one in total, over all client cores.
+//! Who may connect: a limit per address and one in total, over all client cores; and with whom
+//! they share what may be under way.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use papaya::HashMap;
+
+use crate::server::overload::Overload;
 
 /// Why a connection was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,14 +25,15 @@ pub struct Admission {
     per_address_max: usize,
     total: AtomicUsize,
     per_address: HashMap<IpAddr, usize>,
+    pub overload: Overload,
 }
 
 impl Admission {
     /// Nobody is connected; at most `total_max` connections, `per_address_max` (0: any number)
     /// from one address.
-    pub fn new(total_max: usize, per_address_max: usize) -> Admission {
-        let per_address = HashMap::new();
-        Admission { total_max, per_address_max, total: AtomicUsize::new(0), per_address }
+    pub fn new(total_max: usize, per_address_max: usize, overload: Overload) -> Admission {
+        let (total, per_address) = (AtomicUsize::new(0), HashMap::new());
+        Admission { total_max, per_address_max, total, per_address, overload }
     }
 
     /// Counts a connection from `address`, or says why there may be none. What was let in must be
@@ -70,13 +74,24 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
+    use crate::server::overload::Bounds;
 
     const A: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1));
+    fn admission(total_max: usize, per_address_max: usize) -> Admission {
+        let bounds = Bounds {
+            requests_max: 1,
+            throttled_requests_max: None,
+            large_threshold_bytes: None,
+            large_bytes_max: 0,
+        };
+        Admission::new(total_max, per_address_max, Overload::new(1, bounds))
+    }
+
     const B: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
     #[test]
     fn limits_hold_per_address_and_in_total_and_places_come_back() {
-        let admission = Admission::new(3, 2);
+        let admission = admission(3, 2);
         assert_eq!(admission.enter(A), Ok(()));
         assert_eq!(admission.enter(A), Ok(()));
         assert_eq!(admission.enter(A), Err(Refusal::PerAddress));
@@ -89,7 +104,7 @@ mod tests {
 
     #[test]
     fn zero_is_no_limit_per_address_and_addresses_are_forgotten() {
-        let admission = Admission::new(100, 0);
+        let admission = admission(100, 0);
         for _ in 0..100 {
             assert_eq!(admission.enter(A), Ok(()));
         }

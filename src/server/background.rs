@@ -1,7 +1,8 @@
-//! Work that no hot core may wait for: preparing and removing segments, taking snapshots.
+//! Work that no hot core may wait for: preparing and removing segments, taking snapshots, writing
+//! out what the server says of itself.
 //!
-//! Two executors, so that a snapshot of seconds does not hold up the next segment. Each runs its
-//! jobs one after the other, with blocking file operations: nothing else lives there.
+//! Three executors, so that a snapshot of seconds does not hold up the next segment, nor an answer.
+//! Each runs its jobs one after the other and blocks: nothing else lives there.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use crate::io::executor::{Core, CoreError, spawn_core};
 use crate::io::wake::Waker;
 use crate::log::LogError;
 use crate::log::segment::{self, PreparedSegment, RetiredSegment, SegmentRequest};
+use crate::server::answering::{AnswerJob, Answered};
 use crate::server::reach::Reach;
 use crate::snapshot::{self, SnapshotError};
 use crate::tree::Tree;
@@ -44,12 +46,14 @@ pub struct SnapshotDone {
 pub enum Done {
     Prepared(Result<PreparedSegment, LogError>),
     Snapshot(SnapshotDone),
+    Answered(Answered),
 }
 
 /// The pipeline's end of the background.
 pub struct Background {
     pub segments: Sender<SegmentJob>,
     pub snapshots: Sender<SnapshotJob>,
+    pub answers: Sender<AnswerJob>,
     pub done: Receiver<Done>,
 }
 
@@ -61,7 +65,7 @@ pub struct SnapshotSettings {
     pub retained_count: Option<usize>,
 }
 
-/// Starts the two executors. They end when the pipeline's end is dropped.
+/// Starts the executors. They end when the pipeline's end is dropped.
 ///
 /// # Errors
 /// The kernel refuses an executor.
@@ -69,7 +73,7 @@ pub fn start(
     log_dir: PathBuf,
     snapshots: SnapshotSettings,
     waker: Waker,
-) -> Result<(Background, [Core<()>; 2]), CoreError> {
+) -> Result<(Background, [Core<()>; 3]), CoreError> {
     let (done, from_background) = channel();
     let (to_segments, segment_jobs) = channel::<SegmentJob>();
     let (to_snapshots, snapshot_jobs) = channel::<SnapshotJob>();
@@ -94,6 +98,13 @@ pub fn start(
             }
         }
     })?;
+    let (to_answers, answer_jobs) = channel::<AnswerJob>();
+    let (answers_done, answers_waker) = (done.clone(), waker.clone());
+    let answers = spawn_core("answers", None, move || async move {
+        for job in answer_jobs {
+            tell(&answers_done, &answers_waker, Done::Answered(job.perform()));
+        }
+    })?;
     let snapshots = spawn_core("snapshots", None, move || async move {
         for job in snapshot_jobs {
             let zxid = job.zxid;
@@ -105,9 +116,13 @@ pub fn start(
             tell(&done, &waker, Done::Snapshot(SnapshotDone { zxid, took_ms, result }));
         }
     })?;
-    let background =
-        Background { segments: to_segments, snapshots: to_snapshots, done: from_background };
-    Ok((background, [segments, snapshots]))
+    let background = Background {
+        segments: to_segments,
+        snapshots: to_snapshots,
+        answers: to_answers,
+        done: from_background,
+    };
+    Ok((background, [segments, snapshots, answers]))
 }
 
 fn take_snapshot(settings: &SnapshotSettings, job: &SnapshotJob) -> Result<Zxid, SnapshotError> {

@@ -26,6 +26,7 @@ use crate::server::message::{Item, ToClients, ToPipeline};
 use crate::server::report::ClientStats;
 use crate::server::slots::Slots;
 use crate::server::stages::{Stage, Stages};
+use crate::server::word::Gathering;
 use crate::time::{Time, WallMs};
 use crate::tree::Tree;
 use crate::tree::watch::{Watcher, Watches};
@@ -48,6 +49,8 @@ pub struct Limits {
     pub frame_timeout: Duration,
     /// How often the pipeline hears which sessions are alive.
     pub touch_interval: Duration,
+    /// How soon a connection that waits for others' requests to end is looked at again.
+    pub stall_interval: Duration,
     pub skip_acl: bool,
     /// A client must have shown one of these before its first request; empty for none.
     pub enforced_schemes: Vec<String>,
@@ -92,6 +95,9 @@ pub struct ClientCore {
     pub(super) limits: Limits,
     pub(super) auth: AuthConfig,
     pub(super) admission: Arc<Admission>,
+    /// Requests under way on all connections of this core, and on those of the others.
+    pub(super) in_flight: usize,
+    in_flight_elsewhere: usize,
     pub(super) connections: Slots<Connection>,
     pub(super) watches: Watches,
     watch_seed: u64,
@@ -116,6 +122,8 @@ pub struct ClientCore {
     pub(super) stats: ClientStats,
     pub(super) stages: Stages,
     pub(super) words: Words,
+    /// Answers that are being gathered.
+    pub(super) gathering: VecDeque<Gathering>,
     pub(super) stopping: bool,
     /// Whether what waits for the pipeline will be answered before the server stops.
     pub(super) answers_come: bool,
@@ -156,6 +164,8 @@ impl ClientCore {
             limits,
             auth,
             admission,
+            in_flight: 0,
+            in_flight_elsewhere: 0,
             connections: Slots::default(),
             watches: Watches::new(watch_seed),
             watch_seed,
@@ -175,6 +185,7 @@ impl ClientCore {
             stats: ClientStats::default(),
             stages: Stages::new(),
             words,
+            gathering: VecDeque::new(),
             stopping: false,
             answers_come: true,
         }
@@ -311,6 +322,10 @@ impl ClientCore {
                 return taken;
             }
             match front(&bytes[taken..], self.limits.frame_bytes_max) {
+                Front::Partial if self.is_too_large(&bytes[taken..]) => {
+                    self.reject_large(token);
+                    return bytes.len();
+                }
                 Front::Partial => return taken,
                 Front::Frame(payload, length) => {
                     taken += length;
@@ -343,7 +358,16 @@ impl ClientCore {
         {
             return Flow::Hold;
         }
-        if !self.links.to_pipeline.has_room() {
+        let in_flight = self.in_flight + self.in_flight_elsewhere;
+        if self.admission.overload.is_reached(in_flight) && !connection.pending.is_empty() {
+            // Its own next reply lets it go on (`ZooKeeperServer.shouldThrottle`).
+            return Flow::Hold;
+        }
+        let is_throttled = self.admission.overload.is_throttled(in_flight);
+        if is_throttled {
+            self.stats.throttle_waits += 1;
+        }
+        if is_throttled || !self.links.to_pipeline.has_room() {
             if !connection.stalled {
                 connection.stalled = true;
                 self.stalled.push(token);
@@ -354,11 +378,40 @@ impl ClientCore {
         Flow::Next
     }
 
+    /// Whether the frame that `bytes` begin declares a large request that would be too much.
+    fn is_too_large(&self, bytes: &[u8]) -> bool {
+        let declared = bytes.first_chunk().map_or(0, |length| i32::from_be_bytes(*length));
+        usize::try_from(declared).is_ok_and(|it| self.admission.overload.is_too_large(it))
+    }
+
+    /// Ends a connection whose large request would be too much.
+    pub(super) fn reject_large(&mut self, token: Token) {
+        self.stats.large_requests_rejected += 1;
+        self.close_loudly(token, "its request is one too many of largeRequestMaxBytes");
+    }
+
+    /// Whether connections that wait for the pipeline or for others' requests may go on.
+    pub(super) fn may_unstall(&self) -> bool {
+        let in_flight = self.in_flight + self.in_flight_elsewhere;
+        self.links.to_pipeline.has_room() && !self.admission.overload.is_throttled(in_flight)
+    }
+
+    /// Takes in that `pending` of a connection will not be answered any more.
+    pub(super) fn forget_pending(&mut self, pending: &VecDeque<Pending>) {
+        self.in_flight -= pending.len();
+        for pending in pending {
+            if let Pending::Write { large_bytes, .. } = pending {
+                self.admission.overload.leave(*large_bytes);
+            }
+        }
+    }
+
     fn sent(&mut self, token: Token, mut buffer: Vec<u8>) {
         let Some(connection) = self.connections.get_mut(token) else {
             return;
         };
         connection.sending = false;
+        connection.take_chunk();
         if connection.out.is_empty() {
             if connection.is_drained() {
                 self.close(token, "its session ended");
@@ -406,6 +459,7 @@ impl ClientCore {
         };
         tracing::debug!("{} session {:#x}: {reason}", connection.peer, connection.session);
         self.admission.leave(connection.peer.ip());
+        self.forget_pending(&connection.pending);
         self.stats.connections_closed += 1;
         self.watches.remove_connection(super::watcher(token));
         self.commands.push(Command::Close(token));
@@ -444,6 +498,7 @@ impl ClientCore {
                 }
                 continue;
             }
+            connection.take_chunk();
             if !connection.out.is_empty() {
                 connection.sending = true;
                 connection.sending_since = self.now;
@@ -462,6 +517,8 @@ impl ClientCore {
                 Command::Resume(token) => ring.resume_receive(token),
             }
         }
+        // Behind all replies of the turn.
+        self.gather();
         self.send_batch();
         self.links.to_pipeline.flush();
     }
@@ -512,11 +569,13 @@ impl ClientCore {
     /// Takes in the time of the turn.
     pub fn set_time(&mut self, now: Time, wall: WallMs) {
         (self.now, self.wall) = (now, wall);
+        self.in_flight_elsewhere = self.admission.overload.exchange(self.number, self.in_flight);
     }
 
     /// Whether the core must be called again although nothing happens in its ring.
     pub fn has_work(&self) -> bool {
         !self.links.from_pipeline.is_empty()
+            || !self.gathering.is_empty()
             || (!self.batch.items.is_empty() && self.links.to_pipeline.has_room())
     }
 
@@ -525,6 +584,9 @@ impl ClientCore {
         let mut due = self.sweep_due;
         if !self.touched.is_empty() {
             due = due.min(self.touch_due);
+        }
+        if !self.stalled.is_empty() {
+            due = due.min(self.now + self.limits.stall_interval);
         }
         if let Some(&(greeting, _)) = self.greetings.front() {
             due = due.min(greeting);
@@ -590,6 +652,7 @@ impl ClientCore {
                 connection.pending_bytes += body.len();
             }
             connection.pending.push_back(pending);
+            self.in_flight += 1;
         }
     }
 }

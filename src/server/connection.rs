@@ -34,7 +34,12 @@ pub enum Phase {
 #[derive(Debug)]
 pub enum Pending {
     /// The pipeline has it.
-    Write { op: OpCode, received: Time },
+    Write {
+        op: OpCode,
+        received: Time,
+        /// Its bytes, if it is counted as a large request.
+        large_bytes: u32,
+    },
     /// It waits for the writes before it.
     Read { xid: i32, op: OpCode, body: Box<[u8]>, received: Time },
     /// An operation that is none: its refusal waits for the writes before it, and is the last.
@@ -98,6 +103,8 @@ pub struct Connection {
     pub partial_watched: bool,
     /// Whether it is listed among those that wait for the pipeline to take batches.
     pub stalled: bool,
+    /// What is left to send of the answer to its four-letter word.
+    pub answer: Option<Box<std::vec::IntoIter<Vec<u8>>>>,
     /// The four-letter word that it began with.
     pub word: Option<Word>,
     pub pending: VecDeque<Pending>,
@@ -129,6 +136,7 @@ impl Connection {
             paused: false,
             partial_watched: false,
             stalled: false,
+            answer: None,
             word: None,
             pending: VecDeque::new(),
             pending_bytes: 0,
@@ -138,13 +146,26 @@ impl Connection {
 
     /// Whether it has nothing left to say.
     pub fn is_drained(&self) -> bool {
-        self.phase == Phase::Draining && self.pending.is_empty()
+        self.phase == Phase::Draining && self.pending.is_empty() && self.answer.is_none()
     }
 
-    /// Takes away the oldest pending write, whose reply is there: what it was, and since when.
-    pub fn complete_write(&mut self) -> (OpCode, Time) {
+    /// Takes the next chunk of a long answer, where nothing else is to be sent before it.
+    pub fn take_chunk(&mut self) {
+        if self.out.is_empty()
+            && let Some(answer) = &mut self.answer
+        {
+            match answer.next() {
+                Some(chunk) => self.out = chunk,
+                None => self.answer = None,
+            }
+        }
+    }
+
+    /// Takes away the oldest pending write, whose reply is there: what it was, since when, and how
+    /// many bytes of a large request.
+    pub fn complete_write(&mut self) -> (OpCode, Time, u32) {
         match self.pending.pop_front() {
-            Some(Pending::Write { op, received }) => (op, received),
+            Some(Pending::Write { op, received, large_bytes }) => (op, received, large_bytes),
             other => panic!("a reply belongs to the oldest write, not to {other:?}"),
         }
     }

@@ -18,7 +18,7 @@ use crate::time::{Time, WallMs};
 use crate::tree::writer::{TreeConfig, Writer};
 use crate::wire::membership::{Membership, ServerAddress, ServerSpec};
 use crate::wire::quorum::{Extensions, ServerId};
-use crate::zab::ensemble::{Ensemble, NextConfig, members};
+use crate::zab::ensemble::{Ensemble, members};
 use crate::zxid::Zxid;
 
 /// Committed transactions that are kept in memory for learners, in bytes at most.
@@ -68,13 +68,8 @@ pub fn ensemble(config: &Config, writer: &Writer, committed: Zxid) -> Ensemble {
         commit_log_bytes_max: COMMIT_LOG_BYTES_MAX,
         extensions: Extensions::ALL,
     };
-    let node = writer.node(CONFIG_PATH).filter(|_| ensemble.is_dynamic);
-    let seen = node.as_ref().and_then(|node| node.data()).and_then(NextConfig::parse);
-    match seen.filter(|seen| seen.version > ensemble.config_version) {
-        Some(seen) if seen.zxid() <= committed => ensemble.under(seen),
-        Some(seen) => ensemble.with_next(Some(seen)),
-        None => ensemble,
-    }
+    let node = writer.node(CONFIG_PATH);
+    ensemble.in_tree(node.as_ref().and_then(|node| node.data()), committed)
 }
 
 /// Puts the configuration where clients can read it, unless newer members stand there already.

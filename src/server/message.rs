@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicI64;
 
 use crate::io::ring::Token;
 use crate::pipeline::{Connect, Notice, Outbox};
-use crate::server::report::{ClientReport, Question, ServerReport};
+use crate::server::report::{ClientReport, Question};
 use crate::tree::Tree;
 use crate::tree::effects::Event;
 use crate::wire::acl::Id;
@@ -75,7 +75,7 @@ pub enum ToClients {
     /// Answer this question.
     Report { number: u64, question: Question },
     /// The answer to a question that this connection asked.
-    Reported { connection: Token, report: Box<ServerReport> },
+    Reported { connection: Token, chunks: Vec<Vec<u8>> },
     /// Accept nobody any more, finish what was accepted, then stop. `answers_come` is false where
     /// no leader will answer what waits for one: its outcome is unknown, and nobody waits for it.
     Stop { answers_come: bool },

@@ -115,6 +115,8 @@ fn ensemble_gauges(ensemble: &EnsembleReport, sink: &mut Sink<'_>) {
 
 fn client_counters(stats: &ClientStats, sink: &mut Sink<'_>) {
     sink("watch_bytes", Value::Counter(stats.event_bytes_sent));
+    sink("large_requests_rejected", Value::Counter(stats.large_requests_rejected));
+    sink("request_throttle_wait_count", Value::Counter(stats.throttle_waits));
     sink("connection_rejected", Value::Counter(stats.connections_rejected));
     sink("sessionless_connections_expired", Value::Counter(stats.sessionless_expired));
     sink("connection_drop_count", Value::Counter(stats.connections_closed));

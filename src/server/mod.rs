@@ -22,6 +22,7 @@ pub mod answer;
 pub mod admission;
 pub mod mesh;
 pub mod message;
+pub mod overload;
 pub mod placement;
 pub mod slots;
 
@@ -35,6 +36,8 @@ pub mod disk;
 pub mod questions;
 pub mod snapshots;
 
+#[expect(clippy::disallowed_types, reason = "sizes of files, on a thread of its own")]
+pub mod answering;
 pub mod background;
 
 pub mod peers;

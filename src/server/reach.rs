@@ -4,10 +4,10 @@
 //! ```text
 //! dataDir/version-2/logreach           ringlog.0000000002 1f0e3dad
 //! ```
-//! A segment's name, and the crc32c of that as eight hexadecimal digits. Written when a segment
-//! stands ready and before the first batch goes into it, so a segment that it names was there; and
-//! a log gives its oldest segments up, never its newest. That the files from the oldest one on have
-//! no gap is the log's own business.
+//! A segment's name, and the crc32c of that as eight hexadecimal digits. It is written when a
+//! segment stands ready and before the first batch goes into it, so a segment that it names was
+//! there; and a log gives its oldest segments up, never its newest. That the files from the oldest
+//! one on have no gap is the log's own business.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

@@ -92,6 +92,10 @@ pub struct ClientStats {
     pub frames_refused: u64,
     /// Times that reading a connection stopped because the pipeline or the peer was behind.
     pub stalls: u64,
+    /// Connections closed because of `largeRequestMaxBytes`.
+    pub large_requests_rejected: u64,
+    /// Times that a request had to wait because of `request_throttle_max_requests`.
+    pub throttle_waits: u64,
     pub slow_readers_dropped: u64,
     /// Clients turned away because they had seen a later zxid than this server.
     pub clients_ahead: u64,
@@ -152,6 +156,8 @@ impl ClientStats {
         self.partial_frames_expired += other.partial_frames_expired;
         self.frames_refused += other.frames_refused;
         self.stalls += other.stalls;
+        self.large_requests_rejected += other.large_requests_rejected;
+        self.throttle_waits += other.throttle_waits;
         self.slow_readers_dropped += other.slow_readers_dropped;
         self.clients_ahead += other.clients_ahead;
         self.auth_failed += other.auth_failed;
@@ -206,6 +212,33 @@ pub struct WatchCounts {
     pub watches: usize,
 }
 
+/// Some of a core's watches: a path and a session each.
+#[derive(Clone, Debug, Default)]
+pub struct WatchRows {
+    /// The paths, one behind the other.
+    paths: String,
+    /// Where each one's path ends, and the session.
+    rows: Vec<(usize, i64)>,
+}
+
+impl WatchRows {
+    /// Adds a watch.
+    pub fn push(&mut self, path: &str, session: i64) {
+        self.paths.push_str(path);
+        self.rows.push((self.paths.len(), session));
+    }
+
+    /// The watches, in the order in which they were added.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, i64)> {
+        let mut start = 0;
+        self.rows.iter().map(move |(end, session)| {
+            let path = &self.paths[start..*end];
+            start = *end;
+            (path, *session)
+        })
+    }
+}
+
 /// One client core's part of the answer.
 #[derive(Clone, Debug, Default)]
 pub struct ClientReport {
@@ -216,12 +249,35 @@ pub struct ClientReport {
     /// Only where [`Question::wants_connections`].
     pub connection_reports: Vec<ConnectionReport>,
     pub watch_counts: WatchCounts,
+    /// The watches as they stood in the core's table, for [`ClientReport::sort_watches`].
+    pub watches: Vec<WatchRows>,
     /// Path and sessions that watch it; only where [`Question::wants_watches_by_path`].
     pub watches_by_path: Vec<(String, Vec<i64>)>,
     /// Session and paths that it watches; only where [`Question::wants_watches_by_connection`].
     pub watches_by_session: Vec<(i64, Vec<String>)>,
     /// Filled only where [`Question::wants_stages`].
     pub stages: StageReport,
+}
+
+impl ClientReport {
+    /// Puts the watches in order: by path or by session, as the question wants them.
+    pub fn sort_watches(&mut self, question: Question) {
+        let watches = std::mem::take(&mut self.watches);
+        let mut watches: Vec<(&str, i64)> = watches.iter().flat_map(WatchRows::iter).collect();
+        if question.wants_watches_by_path() {
+            watches.sort_unstable();
+            for watching in watches.chunk_by(|one, other| one.0 == other.0) {
+                let sessions = watching.iter().map(|(_, session)| *session).collect();
+                self.watches_by_path.push((watching[0].0.to_owned(), sessions));
+            }
+        } else if question.wants_watches_by_connection() {
+            watches.sort_unstable_by_key(|(path, session)| (*session, *path));
+            for watched in watches.chunk_by(|one, other| one.1 == other.1) {
+                let paths = watched.iter().map(|(path, _)| (*path).to_owned()).collect();
+                self.watches_by_session.push((watched[0].1, paths));
+            }
+        }
+    }
 }
 
 /// What the server is, as `Mode:` and `zk_server_state` say it.
@@ -511,6 +567,27 @@ mod tests {
         let stats = report.stats();
         assert_eq!((stats.latency_ms.min(), stats.latency_ms.max()), (1, 5));
         assert_eq!(stats.packets_sent, 2);
+    }
+
+    #[test]
+    fn watches_are_told_by_path_and_by_session() {
+        let watches = [("/b", 2), ("/a", 9), ("/b", 1), ("/a", 2)];
+        let sorted = |word| {
+            let mut report = ClientReport::default();
+            for part in watches.chunks(3) {
+                let mut rows = WatchRows::default();
+                part.iter().for_each(|(path, session)| rows.push(path, *session));
+                assert!(rows.iter().eq(part.iter().copied()));
+                report.watches.push(rows);
+            }
+            report.sort_watches(Question { word });
+            report
+        };
+        let (a, b) = ("/a".to_owned(), "/b".to_owned());
+        let by_path = sorted(Word::Wchp).watches_by_path;
+        assert_eq!(by_path, [(a.clone(), vec![2, 9]), (b.clone(), vec![1, 2])]);
+        let by_session = sorted(Word::Wchc).watches_by_session;
+        assert_eq!(by_session, [(1, vec![b.clone()]), (2, vec![a.clone(), b]), (9, vec![a])]);
     }
 
     #[test]

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::config::ensemble::Ensemble;
 use crate::replica::stats::ProposalBytes;
+use crate::server::answering::AnswerJob;
 use crate::server::four_letter::Word;
 use crate::server::questions::Asked;
 use crate::server::report::{
@@ -20,8 +22,21 @@ use crate::zab::output::Role;
 use crate::zab::{LearnerStatus, Zab};
 
 impl PipelineCore {
-    /// The whole answer to a question, with every core's part.
-    pub(super) fn report(&mut self, asked: Asked) -> ServerReport {
+    /// The answer to a question, with every core's part, to be written out elsewhere.
+    pub(super) fn answer_job(&mut self, asked: Asked) -> AnswerJob {
+        let Asked { core, connection, question, .. } = asked;
+        let writer = self.replica.pipeline().writer();
+        let owners = match question.wants_sessions() {
+            true => writer.owners().map(|(session, _)| session).collect(),
+            false => Vec::new(),
+        };
+        let tree = Arc::clone(writer.tree());
+        let report = Box::new(self.report(asked));
+        AnswerJob { core, connection, question, report, owners, tree }
+    }
+
+    /// What the cores know; the kernel and the files are not asked.
+    fn report(&mut self, asked: Asked) -> ServerReport {
         let question = asked.question;
         if let Word::Stmk { mask } = question.word {
             self.trace_mask = mask;
@@ -53,7 +68,6 @@ impl PipelineCore {
             trace_mask: self.trace_mask,
             ..ServerReport::default()
         };
-        self.put_process(&mut report);
         if question.word == Word::Envi {
             report.environment = environment(&self.config.properties);
         }
@@ -62,10 +76,6 @@ impl PipelineCore {
         }
         if question.wants_digests() {
             report.digests = self.replica.pipeline().digests().collect();
-        }
-        if question.wants_directory_sizes() {
-            report.data_dir_size = size_below(Path::new(&report.conf.data_dir));
-            report.log_dir_size = size_below(Path::new(&report.conf.log_dir));
         }
         if question.wants_stages() {
             report.pipeline_stages = self.stages.report();
@@ -177,25 +187,6 @@ impl PipelineCore {
                 });
             }
         }
-        let view = self.replica.pipeline().writer().tree().view(crate::zxid::Zxid::MAX);
-        for (session, _) in self.replica.pipeline().writer().owners() {
-            let paths = view.ephemerals(session).iter().map(str::to_owned).collect();
-            report.ephemerals.push((session, paths));
-        }
-    }
-
-    /// What the kernel says of the process; left out where it does not say.
-    fn put_process(&self, report: &mut ServerReport) {
-        let open = std::fs::read_dir("/proc/self/fd").map(|entries| entries.count() as u64);
-        report.open_file_descriptors = open.ok();
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-        report.max_file_descriptors = limit.current;
-        let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-        let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
-        report.resident_bytes = pages.map(|pages| pages * rustix::param::page_size() as u64);
-        let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-        let cpu_ms = cpu.tv_sec * 1000 + cpu.tv_nsec / 1_000_000;
-        report.process_cpu_ms = u64::try_from(cpu_ms).ok();
     }
 }
 
@@ -217,23 +208,6 @@ fn ensemble_conf(ensemble: &Ensemble) -> EnsembleConf {
         is_observer: own.is_some_and(|own| own.role == membership::Role::Observer),
         membership: ensemble.text(),
     }
-}
-
-/// The bytes of the files in `dir` and in the directories in it.
-fn size_below(dir: &Path) -> u64 {
-    let mut size = 0;
-    let mut dirs = vec![dir.to_owned()];
-    while let Some(dir) = dirs.pop() {
-        // What is removed meanwhile counts for nothing.
-        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-            match entry.metadata() {
-                Ok(metadata) if metadata.is_dir() => dirs.push(entry.path()),
-                Ok(metadata) => size += metadata.len(),
-                Err(_) => {}
-            }
-        }
-    }
-    size
 }
 
 /// The system, in the words of Java's properties, and the properties in force.

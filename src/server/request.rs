@@ -127,7 +127,7 @@ impl ClientCore {
     fn refuse_operation(&mut self, token: Token, xid: i32) {
         if let Some(connection) = self.connections.get_mut(token) {
             connection.phase = Phase::Draining;
-            connection.pending.push_back(Pending::Refused { xid });
+            self.enqueue(token, Pending::Refused { xid });
             self.answer_queued(token);
         }
     }
@@ -171,6 +171,9 @@ impl ClientCore {
 
     /// Passes a write to the pipeline, at once and whatever else is on its way.
     fn pass_on(&mut self, token: Token, xid: i32, op: OpCode, body: &[u8]) {
+        let Ok(large_bytes) = self.admission.overload.enter(body.len()) else {
+            return self.reject_large(token);
+        };
         let start = self.batch.bytes.len();
         self.batch.bytes.extend_from_slice(body);
         let body = start..self.batch.bytes.len();
@@ -178,7 +181,8 @@ impl ClientCore {
             return;
         };
         let (session, ids) = (connection.session, Arc::clone(&connection.shared_ids));
-        connection.pending.push_back(Pending::Write { op, received: self.now });
+        let received = self.now;
+        self.enqueue(token, Pending::Write { op, received, large_bytes });
         self.batch.items.push(Item::Write { connection: token, session, xid, op, body, ids });
     }
 
@@ -269,18 +273,17 @@ impl ClientCore {
                     self.replace_tree(tree, version, shared);
                 }
                 ToClients::Report { number, question } => {
-                    let report = Box::new(self.report(question));
-                    self.batch.items.push(Item::Answer { number, report });
+                    self.begin_report(number, question);
                 }
-                ToClients::Reported { connection, report } => {
-                    self.answer_word(connection, &report);
+                ToClients::Reported { connection, chunks } => {
+                    self.answer_word(connection, chunks);
                 }
                 ToClients::Stop { answers_come } => {
                     (self.stopping, self.answers_come) = (true, answers_come);
                 }
             }
         }
-        if self.links.to_pipeline.has_room() {
+        if !self.stalled.is_empty() && self.may_unstall() {
             for token in std::mem::take(&mut self.stalled) {
                 if let Some(connection) = self.connections.get_mut(token) {
                     connection.stalled = false;
@@ -348,7 +351,9 @@ impl ClientCore {
         }
         connection.out.extend_from_slice(frame);
         if reply.answers {
-            let (op, received) = connection.complete_write();
+            let (op, received, large_bytes) = connection.complete_write();
+            self.in_flight -= 1;
+            self.admission.overload.leave(large_bytes);
             let latency_ms = count_reply(connection, op, reply.xid, reply.zxid, received, self.now);
             self.stats.count_reply(op, latency_ms);
         }
@@ -390,7 +395,8 @@ impl ClientCore {
             }
             Then::Close => {
                 connection.phase = Phase::Draining;
-                connection.pending.clear();
+                let pending = std::mem::take(&mut connection.pending);
+                self.forget_pending(&pending);
             }
         }
         self.unhold(token);
@@ -402,6 +408,7 @@ impl ClientCore {
             && let Some(pending) =
                 connection.pending.pop_front_if(|it| !matches!(it, Pending::Write { .. }))
         {
+            self.in_flight -= 1;
             match pending {
                 Pending::Write { .. } => unreachable!("a write stays until its reply comes"),
                 Pending::Read { xid, op, body, received } => {

@@ -66,6 +66,12 @@ impl<T> Slots<T> {
         self.slots.iter().filter_map(|slot| slot.value.as_deref())
     }
 
+    /// The values in the `count` slots from `start` on; `None` where there are no more slots.
+    pub fn part(&self, start: usize, count: usize) -> Option<impl Iterator<Item = &T>> {
+        let rest = self.slots.get(start..).filter(|rest| !rest.is_empty())?;
+        Some(rest[..count.min(rest.len())].iter().filter_map(|slot| slot.value.as_deref()))
+    }
+
     /// Calls `visit` with every value, in the order of the slots.
     pub fn for_each_mut(&mut self, mut visit: impl FnMut(&mut T)) {
         self.slots.iter_mut().filter_map(|slot| slot.value.as_deref_mut()).for_each(&mut visit);
@@ -92,5 +98,19 @@ mod tests {
         assert_eq!(slots.remove(first), None);
         assert_eq!(slots.get_mut(second), Some(&mut 'b'));
         assert_eq!((slots.len(), slots.iter().count()), (1, 1));
+    }
+
+    #[test]
+    fn parts_are_all_values_in_the_end() {
+        let mut slots = Slots::default();
+        let tokens: Vec<Token> = (0..10).map(|value| slots.insert(|_| value)).collect();
+        tokens.iter().skip(4).take(3).for_each(|token| drop(slots.remove(*token)));
+        let mut found = Vec::new();
+        for start in (0..).step_by(4) {
+            let Some(part) = slots.part(start, 4) else { break };
+            found.extend(part.copied());
+        }
+        assert_eq!(found, [0, 1, 2, 3, 7, 8, 9]);
+        assert!(slots.part(10, 4).is_none());
     }
 }

@@ -29,6 +29,7 @@ use crate::server::core::{CoreFault, Roles};
 use crate::server::disk::Disk;
 use crate::server::ensemble;
 use crate::server::mesh::link;
+use crate::server::overload::{Bounds, Overload};
 use crate::server::peers::listen::ListenError;
 use crate::server::placement::{Plan, Role, plan};
 use crate::server::questions::Questions;
@@ -310,7 +311,7 @@ fn assemble(
     writer: WriterKind,
     listeners: Vec<OwnedFd>,
     stop: &Arc<AtomicBool>,
-) -> Result<[Core<()>; 2], ServerError> {
+) -> Result<[Core<()>; 3], ServerError> {
     let Serve { config, plan, started, address, begun } = serve;
     let now = clock::now();
     let Held { mut recovered, member } = held;
@@ -385,6 +386,7 @@ fn client_cores(
     let admission = Arc::new(Admission::new(
         config.limits.connections_max as usize,
         config.limits.connections_per_address_max.unwrap_or(0) as usize,
+        Overload::new(plan.client_count, bounds(config)),
     ));
 
     let mut ends = Vec::new();
@@ -456,6 +458,7 @@ fn client_core(
         send_timeout: Duration::from_secs(30),
         greeting_timeout: Duration::from_millis(config.limits.first_frame_deadline_ms),
         frame_timeout: Duration::from_millis(config.limits.partial_frame_deadline_ms),
+        stall_interval: Duration::from_millis(config.limits.throttle_stall_ms),
         touch_interval: Duration::from_millis((config.tick_time_ms / 8).clamp(1, 100)),
         skip_acl: config.auth.skip_acl,
         enforced_schemes: config.auth.enforced_schemes.clone(),
@@ -468,6 +471,25 @@ fn client_core(
     };
     let number = u16::try_from(number).expect("client cores are few");
     Ok(ClientCore::new(number, Arc::clone(tree), version, links, config, Arc::clone(admission)))
+}
+
+/// The bounds of all connections together. In an ensemble the requests of all others may come to
+/// this server, so that its own clients have a part (`LeaderZooKeeperServer.java`).
+fn bounds(config: &Config) -> Bounds {
+    let limits = &config.limits;
+    let voters = config
+        .ensemble
+        .servers
+        .iter()
+        .filter(|it| it.role == crate::config::ensemble::Role::Participant)
+        .count();
+    let parts = if config.ensemble.distributed && voters > 2 { voters - 1 } else { 1 };
+    Bounds {
+        requests_max: limits.outstanding_requests_max as usize / parts,
+        throttled_requests_max: limits.throttle_requests_max.map(|count| count as usize),
+        large_threshold_bytes: limits.large_request_threshold_bytes.map(|bytes| bytes as usize),
+        large_bytes_max: usize::try_from(limits.large_request_bytes_max).unwrap_or(usize::MAX),
+    }
 }
 
 fn auth(config: &Config) -> AuthConfig {
@@ -508,7 +530,7 @@ fn settings(config: &Config) -> Settings {
 /// Waits for a signal or for a core to end, then lets every core finish and joins it.
 fn wait_and_join(
     started: Vec<Started>,
-    background: [Core<()>; 2],
+    background: [Core<()>; 3],
     stop: &AtomicBool,
     ended: &AtomicBool,
 ) -> Result<(), ServerError> {
@@ -531,10 +553,10 @@ fn wait_and_join(
     }
     if outcome.is_ok() {
         // A snapshot under way is given up with the process: its directory has no final name, and
-        // the next start clears it away. Segments are prepared in no time.
-        let [segments, snapshots] = background;
+        // the next start clears it away. So is an answer. Segments are prepared in no time.
+        let [segments, snapshots, answers] = background;
         segments.join()?;
-        drop(snapshots);
+        drop((snapshots, answers));
         tracing::info!("stopped");
     }
     outcome

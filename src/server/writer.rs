@@ -17,6 +17,7 @@ use crate::io::ring::{Completion, Ring};
 use crate::log::LogError;
 use crate::pipeline::{Client, Notice, Room, Write};
 use crate::replica::Replica;
+use crate::server::answering::Answered;
 use crate::server::background::{Background, Done, SegmentJob};
 use crate::server::disk::Disk;
 use crate::server::member::Member;
@@ -284,6 +285,10 @@ impl PipelineCore {
                     }
                     self.disk.log.handle_segment_refused(self.now, error)?;
                 }
+                Done::Answered(Answered { core, connection, chunks }) => {
+                    let reported = ToClients::Reported { connection, chunks };
+                    self.clients[usize::from(core)].send(reported);
+                }
                 Done::Snapshot(done) => {
                     if let Some(oldest) = self.snapshots.handle_done(done) {
                         // The oldest snapshot that is kept holds what is up to its zxid.
@@ -478,9 +483,8 @@ impl PipelineCore {
         let Some(answered) = self.questions.answer(number, report) else {
             return;
         };
-        let (core, connection) = (answered.core, answered.connection);
-        let report = Box::new(self.report(answered));
-        self.clients[usize::from(core)].send(ToClients::Reported { connection, report });
+        let job = self.answer_job(answered);
+        self.background.answers.send(job).expect("the background ends after the pipeline");
     }
 
     /// Begins to stop: a leader hands its leadership over first, then every client core is told to

@@ -315,36 +315,23 @@ impl Watches {
         told
     }
 
-    /// The paths in the data table, each with who watches it there: `wchp`.
-    pub fn by_path(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = Watcher>)> {
-        let watched = self.paths.iter().filter(|entry| entry.data_count > 0);
-        watched.map(|entry| {
-            let watches = self.iterate(entry.watches, List::Path);
-            let connections =
-                watches.map(|watch| &self.connections[watch.of[List::Connection as usize]]);
-            let watchers = connections
-                .filter(|connection| connection.told_by != CLOSED)
-                .map(|connection| connection.watcher);
-            (&*entry.path, watchers)
-        })
-    }
-
-    /// The connections in the data table, each with what it watches there: `wchc`.
-    pub fn by_connection(&self) -> impl Iterator<Item = (Watcher, impl Iterator<Item = &str>)> {
-        let watching = self.connections.iter();
-        let watching = watching.filter(|entry| entry.data_count > 0 && entry.told_by != CLOSED);
-        watching.map(|connection| {
-            let watches = self.iterate(connection.watches, List::Connection);
-            let paths = watches.map(|watch| &*self.paths[watch.of[List::Path as usize]].path);
-            (connection.watcher, paths)
-        })
-    }
-
-    /// The watches of a list that are in the data table.
-    fn iterate(&self, ends: Ends, list: List) -> impl Iterator<Item = &Watch> {
-        let at = |index| (index != NIL).then(|| &self.watches[index]);
-        std::iter::successors(at(ends.first), move |watch| at(watch.links[list as usize].next))
-            .filter(|watch| watch.modes.intersects(Modes::DATA))
+    /// The watches of the data table among `count` places from `start` on, for whoever cannot wait
+    /// for all of them; `None` where there are no more places. What comes and goes between two
+    /// calls may be in or not.
+    pub fn part(
+        &self,
+        start: usize,
+        count: usize,
+    ) -> Option<impl Iterator<Item = (&str, Watcher)>> {
+        self.watches.get(start)?;
+        let watches = (start..start + count).map_while(|index| self.watches.get(index));
+        let watches = watches.filter(|watch| watch.modes.intersects(Modes::DATA));
+        Some(watches.filter_map(|watch| {
+            let [path, connection] = watch.of;
+            let connection = &self.connections[connection];
+            let is_open = connection.told_by != CLOSED;
+            is_open.then(|| (&*self.paths[path].path, connection.watcher))
+        }))
     }
 
     fn trigger_at(&mut self, path: u32, table: Modes, tell: &mut impl FnMut(Watcher)) -> usize {

@@ -181,6 +181,17 @@ impl Ensemble {
         Ensemble { members, config, config_version: version, next, ..self.clone() }
     }
 
+    /// The same with what the tree of a server that starts says of its members, where that is
+    /// newer: in force if it is `committed`, and otherwise proposed.
+    pub fn in_tree(self, text: Option<&[u8]>, committed: Zxid) -> Ensemble {
+        let seen = text.filter(|_| self.is_dynamic).and_then(NextConfig::parse);
+        match seen.filter(|seen| seen.version > self.config_version) {
+            Some(seen) if seen.zxid() <= committed => self.under(seen),
+            Some(seen) => self.with_next(Some(seen)),
+            None => self,
+        }
+    }
+
     /// The text of the newest members that it knows of.
     pub fn last_seen(&self) -> &Arc<[u8]> {
         self.next.as_ref().map_or(&self.config, |next| &next.config)

@@ -88,9 +88,9 @@ pub struct Zab {
     /// What the election was told last.
     told: (Role, Standing),
     counter_max: u32,
-    joins: Joins,
     /// Under whom a reconfiguration has placed this server.
     handover: Option<ServerId>,
+    joins: Joins,
     looking_since: Time,
     election_took: Duration,
 }
@@ -142,8 +142,8 @@ impl Zab {
             state: State::Draining,
             waiting: Vec::new(),
             counter_max: COUNTER_MAX,
-            joins: Joins::new(seed),
             handover: None,
+            joins: Joins::new(seed),
             looking_since: now,
             election_took: Duration::ZERO,
         };

@@ -166,6 +166,7 @@ impl Peer {
         self.history = History::new(zxid);
         self.persisted = zxid;
         self.committed = zxid;
+        self.forget_config_after(zxid);
     }
 
     pub fn save_accepted_epoch(&mut self, epoch: u32) {

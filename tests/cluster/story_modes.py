@@ -1,12 +1,17 @@
 """What members do for clients besides: read-only mode, local sessions, a leader that serves nobody."""
 
 import asyncio
+import contextlib
+import shutil
 import struct
+import tempfile
 import time
 
 import check
 import client
+import server as standalone
 from client import EPHEMERAL, EPHEMERAL_ON_LOCAL_SESSION, NOT_READ_ONLY
+from ensemble import TREE
 from story_basic import refused
 
 READ_ONLY = ["-Dreadonlymode.enabled=true"]
@@ -40,7 +45,8 @@ async def read_only(story):
     java = story.has_java
     # Apache gives a read-only client a session only where sessions may be local.
     settings = LOCAL if java else []
-    async with story.ensemble(3, flags=READ_ONLY, settings=settings) as ensemble:
+    named = {"flags": READ_ONLY, "settings": settings}
+    async with story.ensemble(3, **named) as ensemble, contextlib.AsyncExitStack() as stack:
         session = await client.open_session(ensemble.addresses)
         await session.create("/read-only", b"before")
         await session.close()
@@ -60,6 +66,7 @@ async def read_only(story):
         story.say(f"read-only {time.monotonic() - start:.2f} s after the quorum was lost")
         reader = await client.open_session([alone.address], read_only=True)
         await serves_reads(alone, reader)
+        stock = await stack.enter_async_context(stock_client(story, alone))
         assert await is_closed_unanswered(alone.address, None, False), "a client for writing is served"
         if not java:
             await global_session_is_turned_away(kept, alone)
@@ -70,12 +77,40 @@ async def read_only(story):
         assert reader.events[-1][1] == "expired", reader.events
         await ensemble.wait()
         assert await alone.word("isro") == "rw"
+        if stock:
+            assert await stock.wait() == 0, "Apache's client did not come to write"
         again = await client.open_session([alone.address], read_only=True)
         assert not again.is_read_only and again.id != fake, (again.id, fake)
         await again.set("/read-only", b"after")
         await again.close()
         wrong, _ = await check.same_trees(ensemble)
         story.check(wrong + check.logs_clean(ensemble), "read-only mode and back")
+
+
+@contextlib.asynccontextmanager
+async def stock_client(story, node):
+    """Apache's own client, which has read and been refused at this server; it ends when it has written."""
+    if not shutil.which("javac"):
+        story.skip("no javac for Apache's client")
+        yield None
+        return
+    classpath = standalone.java_classpath()
+    source = str(TREE / "tests/clients/java/ReadOnly.java")
+    with tempfile.TemporaryDirectory() as classes:
+        compiler = await asyncio.create_subprocess_exec("javac", "-d", classes, "-cp", classpath, source)
+        assert await compiler.wait() == 0, "javac failed"
+        argv = ["java", "-cp", f"{classes}:{classpath}", "ReadOnly", f"{node.host}:{node.client_port}", "/read-only"]
+        java = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE)
+        try:
+            said = []
+            while (not said or said[-1] != "read-only") and (line := await java.stdout.readline()):
+                said.append(line.decode().strip())
+            assert said[-1:] == ["read-only"] and "event ConnectedReadOnly" in said, said
+            yield java
+        finally:
+            if java.returncode is None:
+                java.kill()
+                await java.wait()
 
 
 async def stays_connected(session):

@@ -8,6 +8,7 @@ import client
 from load import Load
 from story_basic import refused
 from story_crash import verify
+from story_mixed import allow_fuzz
 
 RECONFIG, AUTH = 16, 100
 AUTH_XID = -4
@@ -133,6 +134,11 @@ async def reconfig(story):
             await joins_and_leaves(story, ensemble, first)
             await leader_leaves(story, ensemble)
             await parts_change(story, ensemble)
+            await load.hold()
+            for node in ensemble.nodes:
+                # Each has come anew, perhaps by a snapshot.
+                await allow_fuzz(story, ensemble, node)
+            load.release()
             acks, nodes, digests = await verify(story, load, ensemble)
         story.say(f"{acks} acknowledged writes, {nodes} nodes and {digests} digests are the same everywhere")
         await restarted(ensemble)

@@ -432,3 +432,63 @@ fn a_frame_may_be_as_long_as_configured_and_no_longer() {
     assert_eq!(client.get("/n").unwrap().len(), 100_000 - overhead);
     check_unharmed(&mut server, &mut client);
 }
+
+#[test]
+fn large_requests_are_bounded_together() {
+    let mut server =
+        Server::serving(&["largeRequestThreshold=10000", "largeRequestMaxBytes=50000"]);
+    let mut bystander = server.client();
+    bystander.done(&create("/large", b"", PERSISTENT));
+    // As large as all together may be, one after the other; and any number of small ones.
+    for _ in 0..3 {
+        bystander.done(&set("/large", &[7; 45_000]));
+    }
+    for _ in 0..30 {
+        bystander.done(&set("/large", &[7; 9_000]));
+    }
+    // Its length alone is too much: the rest of it need not come.
+    let mut client = server.client();
+    client.socket.write_all(&[0, 0, 0xc3, 0x51, 0]).unwrap();
+    assert!(is_closed(&mut client.socket));
+    server.wait_for_metric("large_requests_rejected", 1);
+    // Two in one go: when the second one comes the first is not answered.
+    let mut client = server.client();
+    let mut bytes = client.encode(&set("/large", &[1; 30_000]));
+    bytes.extend(client.encode(&set("/large", &[2; 30_000])));
+    client.socket.write_all(&bytes).unwrap();
+    assert!(is_closed(&mut client.socket));
+    server.wait_for_metric("large_requests_rejected", 2);
+    check_unharmed(&mut server, &mut bystander);
+    // What was under way has been given back.
+    bystander.done(&set("/large", &[7; 49_000]));
+}
+
+/// With a bound that is reached at once, or without, a client that sends many requests in one go
+/// gets every answer in order.
+#[test]
+fn requests_beyond_the_bounds_wait_and_are_answered() {
+    for (setting, waits) in
+        [("globalOutstandingLimit=1", false), ("request_throttle_max_requests=2", true)]
+    {
+        let mut server = Server::serving(&[setting]);
+        let mut bystander = server.client();
+        bystander.done(&create("/a", b"", PERSISTENT));
+        let mut clients: Vec<Client> = (0..4).map(|_| server.client()).collect();
+        for client in &mut clients {
+            let mut bytes = Vec::new();
+            for value in 0..50 {
+                bytes.extend(client.encode(&set("/a", &[value])));
+                bytes.extend(client.encode(&get("/a", false)));
+            }
+            client.socket.write_all(&bytes).unwrap();
+        }
+        for client in &mut clients {
+            for xid in 1..=100 {
+                let reply = client.receive();
+                assert_eq!((reply.xid, reply.error), (xid, 0), "{setting}");
+            }
+        }
+        assert_eq!(server.metric("request_throttle_wait_count") > 0, waits);
+        check_unharmed(&mut server, &mut bystander);
+    }
+}

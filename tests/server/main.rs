@@ -18,3 +18,4 @@ mod process;
 mod sessions;
 mod stop;
 mod two_cores;
+mod words;

@@ -37,6 +37,10 @@ pub enum Ask {
         value: Vec<u8>,
         fails: bool,
     },
+    /// Other members for the ensemble.
+    Reconfig {
+        members: String,
+    },
     Sync,
     Get {
         path: String,
@@ -304,6 +308,13 @@ fn encode(ask: &Ask, out: &mut Vec<u8>) {
             out.put_i32(-1);
         }
         Ask::SetPair { value, fails } => encode_pair(value, *fails, out),
+        Ask::Reconfig { members } => {
+            out.put_i32(OpCode::Reconfig.raw());
+            out.put_buffer(None);
+            out.put_buffer(None);
+            out.put_string(members);
+            out.put_i64(-1);
+        }
         Ask::Sync => {
             out.put_i32(OpCode::Sync.raw());
             out.put_string("/a");
@@ -376,6 +387,7 @@ impl Ask {
                 | Ask::Set { .. }
                 | Ask::Delete { .. }
                 | Ask::SetPair { .. }
+                | Ask::Reconfig { .. }
         )
     }
 }

@@ -55,6 +55,8 @@ pub struct Disk {
     /// By the zxid in their names.
     pub snapshots: BTreeMap<Zxid, Arc<[u8]>>,
     pub unsound: Option<Unsound>,
+    /// The file with the members in force, once they have changed.
+    pub members: Option<Arc<[u8]>>,
     /// The operator vouches for it that an empty disk is right.
     pub initialize: bool,
 }

@@ -55,6 +55,7 @@ pub struct Faults {
     pub clock_jump: u64,
     pub resign: u64,
     pub slow_disk: u64,
+    pub reconfig: u64,
 }
 
 /// A run's shape.
@@ -62,6 +63,8 @@ pub struct Faults {
 pub struct Knobs {
     pub voters: usize,
     pub observers: usize,
+    /// Members may change.
+    pub is_dynamic: bool,
     /// Quorums by groups and weights.
     pub is_hierarchical: bool,
     pub clients: usize,
@@ -108,6 +111,7 @@ impl Knobs {
         Knobs {
             voters: 3,
             observers: 0,
+            is_dynamic: false,
             is_hierarchical: false,
             clients: 3,
             cores: 1,
@@ -144,9 +148,10 @@ impl Knobs {
         let disk_max = *random.pick(&[200_000, MS, 20 * MS]);
         let tick_ms = *random.pick(&[100, 200, 500]);
         let timeout_ticks = random.between((4, 20));
-        Knobs {
+        let knobs = Knobs {
             voters,
             observers: *random.pick(&[0, 0, 0, 1, 2]),
+            is_dynamic: false,
             is_hierarchical: voters == 5 && random.below(4) == 0,
             clients: random.between((2, 6)) as usize,
             cores: random.between((1, 2)) as usize,
@@ -171,12 +176,31 @@ impl Knobs {
             drift_ppm: *random.pick(&[0, 100, 5000]),
             one_by_one: *random.pick(&[0, 0, 0b10, u64::MAX]),
             tampering: Tampering::default(),
+        };
+        match random.below(4) {
+            0 => knobs.with_reconfigurations(random),
+            _ => knobs,
         }
     }
 
     /// Whether a server offers to acknowledge and commit many transactions with one packet.
     pub fn is_cumulative(&self, server: ServerId) -> bool {
         self.one_by_one >> (server.0 % 64) & 1 == 0
+    }
+
+    /// Members change as well. What takes a server's state away is left out: whether a majority
+    /// stays whole is another question for each set of members.
+    fn with_reconfigurations(self, random: &mut Random) -> Knobs {
+        let observers = self.observers.max(random.below(3) as usize);
+        let faults = Faults {
+            wipe: 0,
+            decay: 0,
+            epoch_decay: 0,
+            snapshot_decay: 0,
+            reconfig: 200 * random.between((1, 6)),
+            ..self.faults
+        };
+        Knobs { is_dynamic: true, is_hierarchical: false, observers, faults, ..self }
     }
 
     pub fn servers(&self) -> usize {
@@ -205,5 +229,6 @@ fn faults(random: &mut Random) -> Faults {
         clock_jump: pace(1500, 200),
         resign: pace(2000, 150),
         slow_disk: pace(1500, 200),
+        reconfig: 0,
     }
 }

@@ -1,12 +1,13 @@
 //! What strikes: crashes, freezes, partitions, decay. Faults that take a server's state away are
 //! spread so that a majority of the voters is never hurt at the same time.
 
+use crate::client::Ask;
 use crate::disk::{Decay, Small};
 use crate::knobs::MS;
 use crate::world::{Event, Server, Stage, World};
 
 /// How each fault is named in a trace, in the order of their numbers.
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 15] = [
     "crash",
     "power cut",
     "freeze",
@@ -21,11 +22,21 @@ const NAMES: [&str; 14] = [
     "clock jump",
     "resignation",
     "slow disk",
+    "reconfiguration",
 ];
+
+/// The lines of members with these roles.
+pub fn members_text(roles: &[Option<&str>]) -> String {
+    let lines = roles.iter().enumerate().filter_map(|(index, role)| {
+        let number = index + 1;
+        role.map(|role| format!("server.{number}=s{number}:2888:3888:{role};2181"))
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
 
 impl World {
     /// The mean times between two strikes of each kind, in milliseconds.
-    fn paces(&self) -> [u64; 14] {
+    fn paces(&self) -> [u64; 15] {
         let faults = &self.knobs.faults;
         [
             faults.crash,
@@ -42,6 +53,7 @@ impl World {
             faults.clock_jump,
             faults.resign,
             faults.slow_disk,
+            faults.reconfig,
         ]
     }
 
@@ -106,11 +118,49 @@ impl World {
                 let now = world.clock(server);
                 process.replica.resign(now);
             }),
+            14 => self.ask_for_members(),
             _ => {
                 let slowness = *self.random.pick(&[1, 1, 5, 50]);
                 self.servers[server].slowness = slowness;
             }
         }
+    }
+
+    /// Some client asks for other members: any of the servers, two voters at least.
+    fn ask_for_members(&mut self) {
+        let servers = self.servers.len();
+        let mut voters = 0;
+        let mut roles = Vec::new();
+        for _ in 0..servers {
+            let role = *self.random.pick(&[
+                Some("participant"),
+                Some("participant"),
+                Some("participant"),
+                Some("observer"),
+                None,
+            ]);
+            voters += usize::from(role == Some("participant"));
+            roles.push(role);
+        }
+        if voters >= 2 {
+            let client = self.random.index(self.clients.len());
+            self.ask_for_roles(client, &roles);
+        }
+    }
+
+    /// A client asks for these members: each server's role, or `None`. Whether it can ask.
+    pub fn ask_for_roles(&mut self, client: usize, roles: &[Option<&str>]) -> bool {
+        let it = &self.clients[client];
+        let is_able = it.link.as_ref().is_some_and(|link| {
+            let is_closing = link.outstanding.iter().any(|sent| sent.ask == Ask::Close);
+            link.is_ready && !is_closing && !it.is_quiet
+        });
+        if is_able {
+            let members = members_text(roles);
+            self.trace.keep(self.now, format!("client {client} asks for {members:?}"));
+            self.ask(client, Ask::Reconfig { members });
+        }
+        is_able
     }
 
     /// A server's process stands still for a while.

@@ -175,7 +175,10 @@ impl World {
                 let after = self.disk_time(server);
                 self.own_after(server, after, Own::SoundSaved);
             }
-            Action::Members { .. } => {}
+            Action::Members { current, .. } => {
+                let after = self.disk_time(server);
+                self.own_after(server, after, Own::MembersSaved(current));
+            }
             Action::Resigned => {
                 process.is_over = true;
                 let after = self.random.between((5, 500)) * MS;

@@ -382,6 +382,7 @@ impl World {
                 }
                 process.replica.handle_current_epoch_saved(now, epoch);
             }
+            Own::MembersSaved(text) => self.servers[server].disk.members = Some(text),
             Own::SoundSaved => {
                 self.servers[server].disk.unsound = None;
                 self.servers[server].is_hurt = false;

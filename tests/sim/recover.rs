@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ringkeeper::pipeline::at_rest::SessionsAtRest;
 use ringkeeper::pipeline::auth::AuthConfig;
+use ringkeeper::pipeline::reconfig::CONFIG_PATH;
 use ringkeeper::pipeline::session::Sessions;
 use ringkeeper::pipeline::{Modes, Pipeline, Settings};
 use ringkeeper::replica::Replica;
@@ -15,7 +16,7 @@ use ringkeeper::tree::writer::Writer;
 use ringkeeper::wire::quorum::{Extensions, ServerId};
 use ringkeeper::wire::txn;
 use ringkeeper::zab::Zab;
-use ringkeeper::zab::ensemble::{Ensemble, Member};
+use ringkeeper::zab::ensemble::{Ensemble, Member, NextConfig};
 use ringkeeper::zab::output::{Recovered, Role, Standing};
 use ringkeeper::zxid::Zxid;
 
@@ -23,6 +24,7 @@ use crate::checker::history::describe;
 use crate::core::Core;
 use crate::disk::{Disk, Small, Unsound};
 use crate::knobs::{Knobs, MS};
+use crate::nemesis::members_text;
 use crate::process::{Process, TREE};
 use crate::snapshot::{self, State};
 use crate::storage::{self, Storage, Turn};
@@ -53,15 +55,15 @@ pub fn prepare_disk(disk: &mut Disk, knobs: &Knobs) {
     }
 }
 
-fn settings() -> Settings {
+fn settings(knobs: &Knobs) -> Settings {
     Settings {
         extended_types: true,
         enforce_quota: false,
-        skip_acl: false,
+        skip_acl: knobs.is_dynamic,
         digest: true,
         close_session_txn: true,
         txn_bytes_max: 1 << 20,
-        reconfig: false,
+        reconfig: knobs.is_dynamic,
         standalone_enabled: true,
         session_timeout_ms_min: 100,
         session_timeout_ms_max: 60_000,
@@ -73,27 +75,35 @@ fn settings() -> Settings {
     }
 }
 
-fn ensemble(knobs: &Knobs, me: ServerId) -> Ensemble {
+fn ensemble(knobs: &Knobs, me: ServerId, disk: &Disk) -> Ensemble {
     let member = |index: usize| {
         let is_observer = index >= knobs.voters;
         let group = (knobs.is_hierarchical && !is_observer).then_some((index % 3) as i64);
         let weight = if knobs.is_hierarchical { 1 + (index as u64 % 2) } else { 1 };
         Member { id: ServerId(index as i64 + 1), is_observer, group, weight }
     };
-    Ensemble {
+    let ensemble = Ensemble {
         me,
         members: (0..knobs.servers()).map(member).collect(),
         config: Arc::from(&b"version=0"[..]),
         config_version: 0,
         next: None,
-        is_dynamic: false,
+        is_dynamic: knobs.is_dynamic,
         tick: Duration::from_millis(knobs.tick_ms),
         init_limit_ticks: knobs.init_limit,
         sync_limit_ticks: knobs.sync_limit,
         commit_log_count: knobs.commit_log_count,
         commit_log_bytes_max: 1 << 20,
         extensions: Extensions { cumulative: knobs.is_cumulative(me), ..Extensions::ALL },
+    };
+    if !knobs.is_dynamic {
+        return ensemble;
     }
+    let role = |index| Some(if index < knobs.voters { "participant" } else { "observer" });
+    let roles: Vec<_> = (0..knobs.servers()).map(role).collect();
+    let first = format!("{}\nversion=0", members_text(&roles));
+    let text = disk.members.as_deref().unwrap_or(first.as_bytes());
+    ensemble.under(NextConfig::parse(text).expect("servers keep what makes sense"))
 }
 
 /// What a start finds on the disk, all of it repaired as far as it can be.
@@ -232,10 +242,17 @@ impl World {
         let id = ServerId(server as i64 + 1);
         let mut live = Sessions::new(knobs.tick_ms as u32, id.0 as u8, wall.0 as u64);
         sessions.revive(&mut live, now);
-        let mut pipeline = Pipeline::new(writer, live, settings(), knobs.cores, now);
+        let mut pipeline = Pipeline::new(writer, live, settings(&knobs), knobs.cores, now);
         pipeline.set_committed(readable_from);
         let seed = self.random.next();
-        let zab = Zab::new(ensemble(&knobs, id), recovered, seed, now);
+        let ensemble = ensemble(&knobs, id, &self.servers[server].disk);
+        let node = pipeline.writer().node(CONFIG_PATH);
+        let stored = node.as_ref().and_then(|node| node.data());
+        let ensemble = ensemble.in_tree(stored, recovered.committed);
+        if knobs.is_dynamic {
+            pipeline.put_members(&ensemble.config, wall);
+        }
+        let zab = Zab::new(ensemble, recovered, seed, now);
         let tree = Arc::clone(pipeline.writer().tree());
         let version = pipeline.committed();
         let mistakes = knobs.tampering.core;

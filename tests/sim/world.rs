@@ -76,6 +76,7 @@ pub enum Own {
     AcceptedSaved(u32),
     CurrentSaved(u32),
     SoundSaved,
+    MembersSaved(std::sync::Arc<[u8]>),
     LogRead {
         link: LinkId,
         after: Zxid,
@@ -474,6 +475,7 @@ fn code(what: &Own) -> u64 {
         Own::AcceptedSaved(epoch) => 5 + (u64::from(*epoch) << 8),
         Own::CurrentSaved(epoch) => 6 + (u64::from(*epoch) << 8),
         Own::SoundSaved => 7,
+        Own::MembersSaved(text) => 18 + ((text.len() as u64) << 8),
         Own::LogRead { after, .. } => 8 + ((after.raw() as u64) << 8),
         Own::SnapshotSent { link } => 9 + (link.0 << 8),
         Own::Received { link } => 10 + (link.0 << 8),

@@ -10,7 +10,7 @@ use std::io;
 use crate::form::Form;
 use crate::host::Host;
 use crate::judge::{self, Finding, Verdict, refusal};
-use crate::knob::{Knob, Persist};
+use crate::knob::{Knob, Persist, Source};
 use crate::knobs;
 use crate::state::{self, Record, State, StateError};
 use crate::system::{System, directory_of};
@@ -176,6 +176,7 @@ fn note(system: &dyn System, state: &mut State, step: &Step) {
         state.made.extend(missing.collect::<Vec<_>>());
     }
     let wanted = step.to.clone().expect("what is planned has a value");
+    let beside = beside(system, step);
     let known = state.records.iter_mut().find(|record| record.path == step.path);
     match known {
         // What is there is ours: what was there before it stays what is put back.
@@ -183,10 +184,16 @@ fn note(system: &dyn System, state: &mut State, step: &Step) {
             record.ours.retain(|value| *value != wanted);
             record.ours.push(wanted);
         }
+        // A revert was cut off: what lies beside it is yet to be put back, and was noted then.
+        Some(record) if record.begun && record.old == step.from => {
+            record.ours = vec![wanted];
+            record.begun = false;
+        }
         // Somebody has changed it since, or a boot has: that is what is put back.
         Some(record) => {
             record.old = step.from.clone();
             record.ours = vec![wanted];
+            (record.beside, record.begun) = (beside, false);
         }
         None => state.records.push(Record {
             knob: step.knob.clone(),
@@ -194,8 +201,33 @@ fn note(system: &dyn System, state: &mut State, step: &Step) {
             form: step.form,
             old: step.from.clone(),
             ours: vec![wanted],
+            beside,
+            begun: false,
         }),
     }
+}
+
+/// The files that the kernel changes along with a step's, and what they hold.
+fn beside(system: &dyn System, step: &Step) -> Vec<(String, String)> {
+    let knob = knobs().find(|knob| knob.id == step.knob);
+    let Some(Source::Disk(file, _, along) | Source::HotCpu(file, _, along)) =
+        knob.map(|knob| knob.source)
+    else {
+        return Vec::new();
+    };
+    let base = step.path.strip_suffix(file).expect("a knob's path ends with its file");
+    let paths = along.iter().flat_map(|name| match name.strip_suffix('*') {
+        Some(directory) => {
+            let names = system.names(&format!("{base}{directory}"));
+            names.into_iter().map(|name| format!("{base}{directory}{name}")).collect()
+        }
+        None => vec![format!("{base}{name}")],
+    });
+    let held = |path: String| {
+        let (value, _) = judge::read(system, &path, Form::Words).ok()?;
+        Some((path, value))
+    };
+    paths.filter_map(held).collect()
 }
 
 /// Looks at what a write has left: a kernel may round what it is told.
@@ -318,10 +350,10 @@ pub fn revert(
     let mut state = State::load(system, directory)?;
     let mut steps = Vec::new();
     let mut kept = Vec::new();
-    for record in state.records.drain(..).rev() {
-        let step = put_back(system, &record, force, dry_run);
-        if step.is_trouble() || dry_run {
-            kept.push(record);
+    for index in (0..state.records.len()).rev() {
+        let step = put_back(system, directory, &mut state, index, force, dry_run)?;
+        if step.is_trouble() {
+            kept.push(state.records[index].clone());
         }
         steps.push(step);
     }
@@ -343,8 +375,55 @@ pub fn revert(
     Ok(steps)
 }
 
-fn put_back(system: &mut dyn System, record: &Record, force: bool, dry_run: bool) -> Step {
-    let Record { knob, path, form, old, ours } = record;
+/// Puts one file back, and those that the kernel has changed along with it.
+fn put_back(
+    system: &mut dyn System,
+    directory: &str,
+    state: &mut State,
+    index: usize,
+    force: bool,
+    dry_run: bool,
+) -> Result<Step, StateError> {
+    let record = state.records[index].clone();
+    let mut step = standing(system, &record, force);
+    let is_planned = step.outcome == Outcome::Planned;
+    if dry_run || !(is_planned || step.outcome == Outcome::Same) {
+        return Ok(step);
+    }
+    if is_planned && !record.beside.is_empty() {
+        state.records[index].begun = true;
+        state.save(system, directory)?;
+    }
+    let written = match (is_planned, record.form) {
+        (true, form) => write(system, &record.path, form, record.old.as_deref()),
+        // A text that is back may have an unfinished one beside it.
+        (false, Form::Text) => state::remove_unfinished(system, &record.path),
+        (false, _) => Ok(()),
+    };
+    let followed = written.and_then(|()| match is_planned || record.begun {
+        true => record.beside.iter().try_for_each(|(path, value)| follow(system, path, value)),
+        false => Ok(()),
+    });
+    match followed {
+        Err(error) => step.outcome = Outcome::Failed(refusal(&error)),
+        Ok(()) if is_planned => step.outcome = Outcome::Done,
+        Ok(()) => {}
+    }
+    Ok(step)
+}
+
+/// Puts a file back that has changed along with another one, if it has.
+fn follow(system: &mut dyn System, path: &str, value: &str) -> io::Result<()> {
+    match judge::read(system, path, Form::Words) {
+        Ok((found, _)) if found == value => Ok(()),
+        _ => system.set(path, value),
+    }
+}
+
+/// How a file stands to what its record says: to be put back (`Planned`), back already, or not
+/// ours to touch.
+fn standing(system: &dyn System, record: &Record, force: bool) -> Step {
+    let Record { knob, path, form, old, ours, .. } = record;
     let step = |from, outcome| Step {
         knob: knob.clone(),
         path: path.clone(),
@@ -358,31 +437,15 @@ fn put_back(system: &mut dyn System, record: &Record, force: bool, dry_run: bool
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return step(None, Outcome::Failed(refusal(&error))),
     };
-    if value.is_none() && *form != Form::Text {
-        return step(None, Outcome::Gone);
-    }
-    let is_back = value == *old;
-    if is_back && *form != Form::Text {
-        return step(value, Outcome::Same);
-    }
-    // A file that is gone was removed by somebody: only one that was replaced is missing.
+    // A text that is gone was removed by somebody; a setting that is gone took its device along.
     let is_ours = value.as_ref().is_some_and(|value| ours.contains(value));
-    if !is_back && !is_ours && !force {
-        let holds = value.clone().unwrap_or_else(|| "nothing: it was removed".to_owned());
-        return step(value, Outcome::Foreign(holds));
+    match value {
+        None if *form != Form::Text => step(None, Outcome::Gone),
+        value if value == *old => step(value, Outcome::Same),
+        value if is_ours || force => step(value, Outcome::Planned),
+        value => {
+            let holds = value.clone().unwrap_or_else(|| "nothing: it was removed".to_owned());
+            step(value, Outcome::Foreign(holds))
+        }
     }
-    if dry_run {
-        return step(value, Outcome::Planned);
-    }
-    // A text that is back may have an unfinished one beside it.
-    let written = match is_back {
-        true => state::remove_unfinished(system, path),
-        false => write(system, path, *form, old.as_deref()),
-    };
-    let outcome = match (written, is_back) {
-        (Err(error), _) => Outcome::Failed(refusal(&error)),
-        (Ok(()), true) => Outcome::Same,
-        (Ok(()), false) => Outcome::Done,
-    };
-    step(value, outcome)
 }

@@ -10,6 +10,24 @@ use crate::system::System;
 const HYPERVISOR: &str = "a hypervisor decides on that below this virtual machine";
 
 pub const KNOBS: &[Knob] = &[
+    // Before the governor: with `performance` in force the kernel takes no other preference, so
+    // this one is the later of the two to be put back.
+    Knob {
+        id: "cpu.epp",
+        family: Family::Cpu,
+        what: "What the CPU itself is told to prefer, power or speed.",
+        why: "As the governor, where the CPU decides on its own.",
+        default: "balance_performance",
+        wanted: "performance",
+        source: Source::HotCpu("cpufreq/energy_performance_preference", Form::Words, &[]),
+        want: Want::OneOf(&["performance"]),
+        hand: Hand::Apply,
+        persist: Persist::Tmpfiles,
+        impact: Impact::Some,
+        effect: Effect::Unmeasured(HYPERVISOR),
+        undo: WRITES_BACK,
+        risk: "power and heat",
+    },
     Knob {
         id: "cpu.governor",
         family: Family::Cpu,
@@ -18,27 +36,15 @@ pub const KNOBS: &[Knob] = &[
               slowly just when a reply is due.",
         default: "schedutil or powersave",
         wanted: "performance",
-        source: Source::HotCpu("cpufreq/scaling_governor", Form::Words),
+        source: Source::HotCpu(
+            "cpufreq/scaling_governor",
+            Form::Words,
+            &["cpufreq/energy_performance_preference"],
+        ),
         want: Want::OneOf(&["performance"]),
         hand: Hand::Apply,
         persist: Persist::Tmpfiles,
         impact: Impact::High,
-        effect: Effect::Unmeasured(HYPERVISOR),
-        undo: WRITES_BACK,
-        risk: "power and heat",
-    },
-    Knob {
-        id: "cpu.epp",
-        family: Family::Cpu,
-        what: "What the CPU itself is told to prefer, power or speed.",
-        why: "As the governor, where the CPU decides on its own.",
-        default: "balance_performance",
-        wanted: "performance",
-        source: Source::HotCpu("cpufreq/energy_performance_preference", Form::Words),
-        want: Want::OneOf(&["performance"]),
-        hand: Hand::Apply,
-        persist: Persist::Tmpfiles,
-        impact: Impact::Some,
         effect: Effect::Unmeasured(HYPERVISOR),
         undo: WRITES_BACK,
         risk: "power and heat",
@@ -82,7 +88,7 @@ pub const KNOBS: &[Knob] = &[
         why: "Deep sleep takes 50–200 µs to leave, which a request that comes alone pays in full.",
         default: "0",
         wanted: "20 where a single client's latency matters more than power",
-        source: Source::HotCpu("power/pm_qos_resume_latency_us", Form::Words),
+        source: Source::HotCpu("power/pm_qos_resume_latency_us", Form::Words, &[]),
         want: Want::By(|host, seen| match (host.virtual_machine, seen.value) {
             (true, _) => Judgement::Moot(HYPERVISOR.to_owned()),
             (false, "0") => Judgement::Set("20".to_owned()),

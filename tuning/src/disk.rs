@@ -12,6 +12,10 @@ use crate::system::System;
 const DIRTY_BACKGROUND: &str = "67108864 bytes";
 const DIRTY: &str = "536870912 bytes";
 
+/// A scheduler brings its own length of the queue and its own settings, and may switch the throttle
+/// off; another one's are gone.
+const DRAGGED: &[&str] = &["queue/nr_requests", "queue/wbt_lat_usec", "queue/iosched/*"];
+
 pub const KNOBS: &[Knob] = &[
     Knob {
         id: "disk.scheduler",
@@ -21,7 +25,7 @@ pub const KNOBS: &[Knob] = &[
               queues of their own; a scheduler above them adds locks and can hold a write back.",
         default: "none on NVMe, mq-deadline on most others",
         wanted: "none, but mq-deadline or bfq on a spinning disk",
-        source: Source::Disk("queue/scheduler", Form::Choice),
+        source: Source::Disk("queue/scheduler", Form::Choice, DRAGGED),
         want: Want::By(scheduler),
         hand: Hand::Apply,
         persist: Persist::Tmpfiles,
@@ -38,7 +42,7 @@ pub const KNOBS: &[Knob] = &[
               that is full of another program's writes is in front of it all the same.",
         default: "256 with a scheduler, the disk's own depth without",
         wanted: "as it is",
-        source: Source::Disk("queue/nr_requests", Form::Words),
+        source: Source::Disk("queue/nr_requests", Form::Words, &[]),
         want: Want::Leave,
         hand: Hand::Named,
         persist: Persist::Tmpfiles,
@@ -54,7 +58,7 @@ pub const KNOBS: &[Knob] = &[
         why: "A start reads the log and a snapshot so, through mappings; serving reads no disk.",
         default: "128",
         wanted: "at least 128",
-        source: Source::Disk("queue/read_ahead_kb", Form::Words),
+        source: Source::Disk("queue/read_ahead_kb", Form::Words, &[]),
         want: Want::AtLeast(128),
         hand: Hand::Apply,
         persist: Persist::Tmpfiles,
@@ -71,7 +75,7 @@ pub const KNOBS: &[Knob] = &[
               behind them. 0 switches the throttle off.",
         default: "2000, 75000 where the disk says that it spins, as virtual ones do; 0 with bfq",
         wanted: "not 0",
-        source: Source::Disk("queue/wbt_lat_usec", Form::Words),
+        source: Source::Disk("queue/wbt_lat_usec", Form::Words, &[]),
         want: Want::By(|_, seen| match seen.value {
             "0" => Judgement::Set("2000".to_owned()),
             _ => Judgement::Fine,
@@ -91,7 +95,7 @@ pub const KNOBS: &[Knob] = &[
               wake from another; where the interrupt comes on a CPU near by, 1 costs nothing.",
         default: "1",
         wanted: "as it is",
-        source: Source::Disk("queue/rq_affinity", Form::Words),
+        source: Source::Disk("queue/rq_affinity", Form::Words, &[]),
         want: Want::Leave,
         hand: Hand::Named,
         persist: Persist::Tmpfiles,
@@ -110,7 +114,7 @@ pub const KNOBS: &[Knob] = &[
               loses what was acknowledged.",
         default: "what the disk says",
         wanted: "as it is; never overridden",
-        source: Source::Disk("queue/write_cache", Form::Text),
+        source: Source::Disk("queue/write_cache", Form::Words, &[]),
         want: Want::Leave,
         hand: Hand::Yours("buy a disk with power-loss protection: it says `write through` itself"),
         persist: Persist::Not("it is the disk's to say"),
@@ -126,7 +130,7 @@ pub const KNOBS: &[Knob] = &[
         why: "The log's O_DSYNC writes are one command with it, a write and a flush without it.",
         default: "what the disk says; libata switches it off unless told libata.fua=1",
         wanted: "as it is",
-        source: Source::Disk("queue/fua", Form::Words),
+        source: Source::Disk("queue/fua", Form::Words, &[]),
         want: Want::Leave,
         hand: Hand::Yours("choose a disk, or a bus of the virtual machine, that has it"),
         persist: Persist::Not("it is the disk's to say"),

@@ -156,7 +156,7 @@ fn files(host: &Host, source: Source) -> Vec<(String, Form)> {
         Source::Sysctl(name) => vec![(sysctl_path(name), Form::Words)],
         Source::Dirty(name) => vec![(sysctl_path(name), Form::Dirty)],
         Source::File(path, form) => vec![(path.to_owned(), form)],
-        Source::Disk(file, form) => {
+        Source::Disk(file, form, _) => {
             each(form, host.disks.iter().map(|disk| format!("sys/block/{disk}/{file}")).collect())
         }
         Source::Nic(file, form) => {
@@ -174,7 +174,7 @@ fn files(host: &Host, source: Source) -> Vec<(String, Form)> {
             let numbers = host.nics.iter().flat_map(|nic| &nic.interrupts);
             each(form, numbers.map(|number| format!("proc/irq/{number}/{file}")).collect())
         }
-        Source::HotCpu(file, form) => {
+        Source::HotCpu(file, form, _) => {
             let path = |cpu: &usize| format!("sys/devices/system/cpu/cpu{cpu}/{file}");
             each(form, host.hot_cpus().iter().map(path).collect())
         }

@@ -71,16 +71,17 @@ pub enum Source {
     Dirty(&'static str),
     /// One file.
     File(&'static str, Form),
-    /// A file of each disk that holds the server's data, below `sys/block/NAME`.
-    Disk(&'static str, Form),
+    /// A file of each disk that holds the server's data, below `sys/block/NAME`, and the files there
+    /// that the kernel changes along with it; `*` at the end for all of a directory.
+    Disk(&'static str, Form, &'static [&'static str]),
     /// A file of each network card, below `sys/class/net/NAME`.
     Nic(&'static str, Form),
     /// A file of each receive queue of each network card, below `sys/class/net/NAME/queues/rx-N`.
     NicQueue(&'static str, Form),
     /// A file of each interrupt of each network card, below `proc/irq/N`.
     NicIrq(&'static str, Form),
-    /// A file of each CPU that serves, below `sys/devices/system/cpu/cpuN`.
-    HotCpu(&'static str, Form),
+    /// A file of each CPU that serves, below `sys/devices/system/cpu/cpuN`, and as for disks.
+    HotCpu(&'static str, Form, &'static [&'static str]),
     /// What is seen of the host in some other way; this command does not change it.
     Fact(fn(&dyn System, &Host) -> Option<String>),
     /// A file that is written as a whole, to be found at a path.

@@ -52,3 +52,6 @@ pub fn knobs() -> impl Iterator<Item = &'static Knob> {
     ];
     families.into_iter().flatten()
 }
+
+#[cfg(test)]
+mod tests;

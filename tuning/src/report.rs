@@ -185,8 +185,8 @@ pub fn steps_table(steps: &[Step]) -> String {
             ),
             Outcome::Gone => ("gone", "it is not there any more".to_owned()),
         };
-        let path = if step.path.is_empty() { String::new() } else { format!("  /{}", step.path) };
-        push(&mut text, format_args!("  {word:6} {:width$}{path}  {said}\n", step.knob));
+        let path = slashed(&step.path, step.form);
+        push(&mut text, format_args!("  {word:6} {:width$}  {path}  {said}\n", step.knob));
     }
     text
 }
@@ -205,7 +205,7 @@ pub fn findings_json(findings: &[Finding]) -> String {
         object(&[
             ("id", string(it.knob.id)),
             ("family", string(it.knob.family.title())),
-            ("path", string(&slashed(&it.path))),
+            ("path", string(&slashed(&it.path, it.form))),
             ("value", optional(it.value.as_deref())),
             ("verdict", string(verdict)),
             ("wanted", optional(wanted.map(String::as_str))),
@@ -232,7 +232,7 @@ pub fn steps_json(steps: &[Step]) -> String {
         };
         object(&[
             ("id", string(&it.knob)),
-            ("path", string(&slashed(&it.path))),
+            ("path", string(&slashed(&it.path, it.form))),
             ("from", optional(it.from.as_deref())),
             ("to", optional(it.to.as_deref())),
             ("outcome", string(outcome)),
@@ -243,8 +243,13 @@ pub fn steps_json(steps: &[Step]) -> String {
     format!("{}\n", object(&[("steps", list(&all))]))
 }
 
-fn slashed(path: &str) -> String {
-    if path.is_empty() { String::new() } else { format!("/{path}") }
+/// A file as a shell takes it.
+fn slashed(path: &str, form: Form) -> String {
+    match (path, form) {
+        ("", _) => String::new(),
+        (path, Form::Dirty) => format!("/{path}_{{bytes,ratio}}"),
+        (path, _) => format!("/{path}"),
+    }
 }
 
 fn object(fields: &[(&str, String)]) -> String {

@@ -19,7 +19,8 @@
 //! ```
 //!
 //! `old` or `absent` is what was there before the first change, `ours` each value that may have
-//! been left there, `made` a directory that was made. Line ends and backslashes are escaped. The
+//! been left there, `beside` another file that changes along and what it held, `begun` says that
+//! it is being put back, `made` a directory that was made. Line ends and backslashes are escaped. The
 //! checksum covers all lines above it.
 
 use std::fmt::Write as _;
@@ -45,6 +46,10 @@ pub struct Record {
     pub old: Option<String>,
     /// What may have been left in it; the last is what was wanted last.
     pub ours: Vec<String>,
+    /// Files that the kernel changes along with it, and what they held before.
+    pub beside: Vec<(String, String)>,
+    /// Whether it is being put back: then those beside it may be yet to follow.
+    pub begun: bool,
 }
 
 /// Everything that a revert puts back.
@@ -133,6 +138,12 @@ impl State {
                 None => line("absent", ""),
             }
             record.ours.iter().for_each(|value| line("ours", value));
+            for (path, value) in &record.beside {
+                line("beside", &format!("{path} {value}"));
+            }
+            if record.begun {
+                line("begun", "");
+            }
         }
         self.made.iter().for_each(|directory| line("made", directory));
         let sum = crc32c::crc32c(text.as_bytes());
@@ -172,6 +183,8 @@ impl State {
                 form: Form::Words,
                 old: None,
                 ours: Vec::new(),
+                beside: Vec::new(),
+                begun: false,
             };
             self.records.push(empty);
             return Some(());
@@ -187,6 +200,11 @@ impl State {
             "old" => record.old = Some(value),
             "absent" => record.old = None,
             "ours" => record.ours.push(value),
+            "beside" => {
+                let (path, value) = value.split_once(' ')?;
+                record.beside.push((path.to_owned(), value.to_owned()));
+            }
+            "begun" => record.begun = true,
             _ => return None,
         }
         Some(())
@@ -282,8 +300,20 @@ mod tests {
         let form = prop_oneof![Just(Form::Words), Just(Form::Text), Just(Form::Dirty)];
         let text = "[a-z\\\\\n\r é]{0,12}";
         let ours = prop::collection::vec(text, 1..4);
-        let record = ("[a-z.]{1,8}", "[a-z/]{1,12}", form, prop::option::of(text), ours)
-            .prop_map(|(knob, path, form, old, ours)| Record { knob, path, form, old, ours });
+        let beside = prop::collection::vec(("[a-z/]{1,8}", text), 0..2);
+        let old = prop::option::of(text);
+        let names = ("[a-z.]{1,8}", "[a-z/]{1,12}");
+        let record = (names, form, old, ours, beside, any::<bool>()).prop_map(
+            |((knob, path), form, old, ours, beside, begun)| Record {
+                knob,
+                path,
+                form,
+                old,
+                ours,
+                beside,
+                begun,
+            },
+        );
         let made = prop::collection::vec("[a-z/]{1,8}", 0..3);
         (prop::collection::vec(record, 0..5), made)
             .prop_map(|(records, made)| State { records, made })

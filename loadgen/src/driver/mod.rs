@@ -233,10 +233,8 @@ impl<'a> Driver<'a> {
                     self.window.to = self.window.to.min(now);
                 }
             }
-            Phase::Draining if self.look(now) => {
-                if self.is_drained() || now >= self.deadline {
-                    self.end_draining(now);
-                }
+            Phase::Draining if self.look(now) && (self.is_drained() || now >= self.deadline) => {
+                self.end_draining(now);
             }
             Phase::Flushing if self.look(now) => {
                 let pings = |lane: &Lane| lane.session.pings_pending > 0;
@@ -271,8 +269,10 @@ impl<'a> Driver<'a> {
                     self.report(Report::Armed);
                 }
             } else if now >= self.deadline {
-                let failure = std::mem::take(&mut self.last_failure);
-                self.report(Report::Failed(failure));
+                let armed = self.lanes.iter().filter(|lane| lane.role.is_armed()).count();
+                let (all, why) = (self.lanes.len(), &self.last_failure);
+                let said = format!("{armed} of {all} sessions stand, the others do not: {why}");
+                self.report(Report::Failed(said));
                 self.deadline = Nanos::MAX;
             }
         }
@@ -294,10 +294,9 @@ impl<'a> Driver<'a> {
             let rate = rate * self.share;
             let schedule = Schedule::new(rate, plan.arrivals, start, self.window.to, self.stagger);
             self.is_open = true;
-            let remaining = self.lanes.iter().map(|lane| lane.role.remaining()).sum();
             self.schedule = Some(match plan.end {
                 End::After(_) => schedule,
-                End::Count(_) => schedule.at_most(remaining),
+                End::Count(_) => schedule.at_most(self.remaining()),
             });
         }
         for lane in 0..self.lanes.len() {
@@ -305,9 +304,14 @@ impl<'a> Driver<'a> {
         }
     }
 
+    /// What a counted run has yet to send.
+    fn remaining(&self) -> u64 {
+        self.lanes.iter().map(|lane| lane.role.remaining()).sum()
+    }
+
     /// Whether a counted run has nothing more to do.
     fn is_exhausted(&self) -> bool {
-        self.lanes.iter().all(|lane| lane.role.remaining() == 0) && self.is_drained()
+        self.remaining() == 0 && self.is_drained()
     }
 
     fn is_drained(&self) -> bool {

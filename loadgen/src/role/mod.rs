@@ -135,7 +135,7 @@ pub fn role(plan: &Plan, index: usize) -> Box<dyn Role> {
         Workload::Connect => Box::new(storm::Storm::new()),
         Workload::Ephemeral => Box::new(churn::Churn::new(plan, index)),
         Workload::Lock => Box::new(lock::Contender::new(plan, index)),
-        Workload::Queue if index % 2 == 0 => Box::new(queue::Producer::new(plan, index)),
+        Workload::Queue if index.is_multiple_of(2) => Box::new(queue::Producer::new(plan, index)),
         Workload::Queue => Box::new(queue::Consumer::new(plan, index)),
         _ => Box::new(node::Worker::new(plan, index)),
     }

@@ -58,7 +58,7 @@ impl Worker {
             },
             Workload::Get => (Step::Get, self.keys.next(&mut self.random)),
             // The keys of a multi follow from one seed: they are known when its reply comes.
-            Workload::Multi => (Step::Multi, self.random.next()),
+            Workload::Multi => (Step::Multi, self.random.draw()),
             Workload::Mixed if self.random.below(100) < u64::from(plan.read_percent) => {
                 (Step::Get, self.keys.next(&mut self.random))
             }

@@ -215,6 +215,11 @@ impl Role for Watcher {
 /// Records a write that everyone has heard of.
 fn note(io: &mut Io<'_>, complete: Option<Complete>) {
     let Some(complete) = complete else { return };
+    if complete.last_event == 0 {
+        // Nobody was watching.
+        return;
+    }
+    io.tally.record(Kind::FirstEvent, complete.sent, complete.first_event);
     io.tally.record(Kind::LastEvent, complete.sent, complete.last_event);
     if io.tally.is_measured(complete.sent) {
         let after = complete.last_event.saturating_sub(complete.replied);

@@ -49,9 +49,9 @@ impl<T> Slab<T> {
         self.free.push(index);
     }
 
-    /// All values, and what is left of those that were removed.
-    pub fn iter(&self) -> impl Iterator<Item = &T> {
-        self.chunks.iter().flatten()
+    /// What stands at `index`, if ever anything did.
+    pub fn get(&self, index: usize) -> Option<&T> {
+        self.chunks.get(index / CHUNK)?.get(index % CHUNK)
     }
 
     /// How many values there is room for.

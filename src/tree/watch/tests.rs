@@ -165,8 +165,7 @@ fn a_closed_connection_with_many_watches_goes_by_and_by_and_is_told_nothing() {
     watches.remove_connection(A);
     assert_eq!(watches.counts().data_watches, 1000);
     assert!(told(&mut watches, NodeDataChanged, &format!("/{}", count - 1)).is_empty());
-    assert_eq!(watches.by_connection().count(), 0);
-    assert_eq!(watches.by_path().flat_map(|(_, watchers)| watchers).count(), 0);
+    assert_eq!(watches.part(0, 1 << 20).into_iter().flatten().count(), 0);
     // The number may come back, and has nothing of what was.
     watches.add("/b", A, Data);
     assert!(!watches.contains(&format!("/{}", count - 1), A, WatcherType::Any));
@@ -338,14 +337,12 @@ proptest! {
                 }
             }
             prop_assert_eq!(watches.counts(), model.counts());
-            let by_path = watches.by_path().flat_map(|(path, watchers)| {
-                watchers.map(|watcher| (path.to_owned(), watcher.0)).collect::<Vec<_>>()
-            });
-            prop_assert_eq!(by_path.collect::<BTreeSet<_>>(), model.by_path());
-            let by_connection = watches.by_connection().flat_map(|(watcher, paths)| {
-                paths.map(|path| (path.to_owned(), watcher.0)).collect::<Vec<_>>()
-            });
-            prop_assert_eq!(by_connection.collect::<BTreeSet<_>>(), model.by_path());
+            let mut parts = BTreeSet::new();
+            for start in (0..).step_by(3) {
+                let Some(part) = watches.part(start, 3) else { break };
+                parts.extend(part.map(|(path, watcher)| (path.to_owned(), watcher.0)));
+            }
+            prop_assert_eq!(parts, model.by_path());
         }
     }
 }

@@ -1,8 +1,9 @@
 """A pytest plugin: kazoo's own suite against a server that is one command with one argument.
 
-kazoo's harness starts Java itself and makes TLS certificates first. Here the cluster is the server of
-SERVER_COMMAND, alone and without TLS. The tests that need more stand in `excluded.txt` by name, each with its
-reason; a name that kazoo does not have is an error, so the list cannot rot.
+kazoo's harness starts Java itself and makes TLS certificates first. Here the cluster is ZOOKEEPER_CLUSTER_SIZE
+times the server of SERVER_COMMAND, without TLS. Alone it runs all tests but those in `excluded.txt`, by name, each
+with its reason; those whose reason begins with `ensemble:` and does not end in `(not run)` are run by more servers
+than one, and only those. A name that kazoo does not have is an error, so the list cannot rot.
 """
 
 import os
@@ -25,7 +26,11 @@ for name in ("jks", "OpenSSL"):
 from kazoo.testing import common  # noqa: E402
 
 
-def run(self):
+# kazoo's own default.
+SIZE = int(os.environ.get("ZOOKEEPER_CLUSTER_SIZE", 3))
+
+
+def run(self, wait=True):
     """Replaces ManagedZooKeeper.run: the same files, our command."""
     if self.running:
         return
@@ -39,6 +44,7 @@ def run(self):
         "maxClientCnxns=0",
         "admin.enableServer=false",
         *self.configuration_entries,
+        *member_lines(self.server_info, self.peers),
     ]
     config = directory / "zoo.cfg"
     config.write_text("\n".join(lines) + "\n")
@@ -51,10 +57,31 @@ def run(self):
         )
     self._running = True
     # Some tests give a restarted server five seconds; a JVM's start on a busy machine is none of their matter.
-    ours.wait_until_serving(self.process, self.server_info.client_port)
+    if wait:
+        ours.wait_until_serving(self.process, self.server_info.client_port)
+
+
+def member_lines(info, peers):
+    """What makes servers an ensemble, in kazoo's words."""
+    if not peers:
+        return []
+    servers = [
+        f"server.{it.server_id}=127.0.0.1:{it.leader_port}:{it.election_port}:{it.peer_type}"
+        for it in sorted([info, *peers], key=lambda it: it.server_id)
+    ]
+    return ["initLimit=4", "syncLimit=2", *servers, f"peerType={info.peer_type}"]
+
+
+def start(self):
+    """Replaces ZookeeperCluster.start: no server of an ensemble serves before the second one is there."""
+    for server in reversed(list(self)):
+        run(server, wait=False)
+    for server in self:
+        ours.wait_until_serving(server.process, server.server_info.client_port)
 
 
 common.ManagedZooKeeper.run = run
+common.ZookeeperCluster.start = start
 common.ZookeeperCluster.perform_ssl_certs_generation = lambda self: None
 
 
@@ -68,13 +95,22 @@ def excluded():
     return names
 
 
+def needs_ensemble(reason):
+    return reason.startswith("ensemble:") and not reason.endswith("(not run)")
+
+
 def pytest_collection_modifyitems(config, items):
     reasons = excluded()
     names = {item.nodeid.rsplit("/", 1)[-1]: item for item in items}
     unknown = sorted(set(reasons) - set(names))
     if unknown and not config.option.keyword:
         raise pytest.UsageError(f"excluded.txt names tests that kazoo does not have: {unknown}")
-    out = [item for name, item in names.items() if name in reasons]
+    if SIZE > 1:
+        reasons = {name: reason for name, reason in reasons.items() if not needs_ensemble(reason)}
+        wanted = [name for name, reason in excluded().items() if needs_ensemble(reason)]
+        out = [item for name, item in names.items() if name not in wanted]
+    else:
+        out = [item for name, item in names.items() if name in reasons]
     config.hook.pytest_deselected(items=out)
     items[:] = [item for item in items if item not in out]
     config.excluded_here = {name: reasons[name] for name in reasons if name in names}

@@ -328,6 +328,10 @@ fn acknowledged_writes_stay(
         }
         (Ask::Set { path, .. }, _) => stat(path, &mut expected),
         (Ask::Delete { .. }, _) => {}
+        (Ask::Reconfig { .. }, Txn::SetData { path, data, .. }) => {
+            expected.put_buffer(*data);
+            stat(path, &mut expected);
+        }
         _ => return pair_is_whole(sent, zxid, body, &logged.txn),
     }
     check(expected == body, "AcknowledgedWritesStay", || {

@@ -1,0 +1,85 @@
+//! Writing an answer out, on a thread where nobody waits for it: what the cores have told is put
+//! in order, what the kernel and the files say is added, and all of it becomes text.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::io::ring::Token;
+use crate::server::answer::Answer;
+use crate::server::report::{Question, ServerReport};
+use crate::tree::Tree;
+use crate::zxid::Zxid;
+
+/// An answer to be written out.
+pub struct AnswerJob {
+    /// Who asked: the client core, and its connection.
+    pub core: u16,
+    pub connection: Token,
+    pub question: Question,
+    pub report: Box<ServerReport>,
+    /// The sessions that own something, where the question is for that.
+    pub owners: Vec<i64>,
+    pub tree: Arc<Tree>,
+}
+
+/// An answer, in chunks that are sent one by one.
+#[derive(Debug)]
+pub struct Answered {
+    pub core: u16,
+    pub connection: Token,
+    pub chunks: Vec<Vec<u8>>,
+}
+
+impl AnswerJob {
+    /// Writes the answer out. Blocks as long as it takes.
+    pub fn perform(mut self) -> Answered {
+        let question = self.question;
+        put_process(&mut self.report);
+        if question.wants_directory_sizes() {
+            self.report.data_dir_size = size_below(Path::new(&self.report.conf.data_dir));
+            self.report.log_dir_size = size_below(Path::new(&self.report.conf.log_dir));
+        }
+        for session in self.owners {
+            // A view for each, so that what is replaced meanwhile can be let go.
+            let view = self.tree.view(Zxid::MAX);
+            let paths = view.ephemerals(session).iter().map(str::to_owned).collect();
+            self.report.ephemerals.push((session, paths));
+        }
+        for client in &mut self.report.clients {
+            client.sort_watches(question);
+        }
+        let chunks = Answer::new(question.word, &self.report).map(String::into_bytes).collect();
+        Answered { core: self.core, connection: self.connection, chunks }
+    }
+}
+
+/// What the kernel says of the process; left out where it does not say.
+fn put_process(report: &mut ServerReport) {
+    let open = std::fs::read_dir("/proc/self/fd").map(|entries| entries.count() as u64);
+    report.open_file_descriptors = open.ok();
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    report.max_file_descriptors = limit.current;
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    report.resident_bytes = pages.map(|pages| pages * rustix::param::page_size() as u64);
+    let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let cpu_ms = cpu.tv_sec * 1000 + cpu.tv_nsec / 1_000_000;
+    report.process_cpu_ms = u64::try_from(cpu_ms).ok();
+}
+
+/// The bytes of the files in `dir` and in the directories in it.
+fn size_below(dir: &Path) -> u64 {
+    let mut size = 0;
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        // What is removed meanwhile counts for nothing.
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(metadata) if metadata.is_dir() => dirs.push(entry.path()),
+                Ok(metadata) => size += metadata.len(),
+                Err(_) => {}
+            }
+        }
+    }
+    size
+}
