@@ -23,6 +23,7 @@ use ringkeeper::server::client::{ClientConfig, ClientCore, Limits, Links};
 use ringkeeper::server::four_letter::Words;
 use ringkeeper::server::mesh::{Receiver, Sender, link};
 use ringkeeper::server::message::{Item, ToClients, ToPipeline};
+use ringkeeper::server::overload::{Bounds, Overload};
 use ringkeeper::time::{Time, WallMs};
 use ringkeeper::tree::Tree;
 use ringkeeper::tree::writer::Writer;
@@ -214,6 +215,7 @@ fn client_config() -> ClientConfig {
         greeting_timeout: Duration::from_secs(60),
         frame_timeout: Duration::from_secs(60),
         touch_interval: Duration::from_secs(1),
+        stall_interval: Duration::from_millis(1),
         skip_acl: false,
         enforced_schemes: Vec::new(),
     };
@@ -227,7 +229,14 @@ impl<B: Backend> Serving<B> {
         let (to, from_pipeline) = link(None);
         let version = Arc::new(AtomicI64::new(backend.version().raw()));
         let links = Links { to_pipeline, from_pipeline, version: Arc::clone(&version) };
-        let admission = Arc::new(Admission::new(usize::MAX, 0));
+        let bounds = Bounds {
+            requests_max: usize::MAX,
+            throttled_requests_max: None,
+            large_threshold_bytes: None,
+            large_bytes_max: usize::MAX,
+        };
+        let overload = Overload::new(1, bounds);
+        let admission = Arc::new(Admission::new(usize::MAX, 0, overload));
         let (tree, at) = (backend.tree(), backend.version());
         let core = ClientCore::new(0, tree, at, links, client_config(), admission);
         let ring = Ring::new(RingConfig::default()).expect("the kernel allows io_uring");
