@@ -53,7 +53,7 @@ pub fn prepare_disk(disk: &mut Disk, knobs: &Knobs) {
     }
 }
 
-fn settings() -> Settings {
+fn settings(knobs: &Knobs) -> Settings {
     Settings {
         extended_types: true,
         enforce_quota: false,
@@ -65,7 +65,12 @@ fn settings() -> Settings {
         standalone_enabled: true,
         session_timeout_ms_min: 100,
         session_timeout_ms_max: 60_000,
-        modes: Modes::default(),
+        modes: Modes {
+            local_sessions: knobs.has_modes,
+            local_sessions_upgrading: knobs.has_modes,
+            read_only: knobs.has_modes,
+            leader_serves: true,
+        },
         auth: AuthConfig::default(),
         container_check_interval_ms: 500,
         containers_per_minute_max: 10_000,
@@ -232,7 +237,7 @@ impl World {
         let id = ServerId(server as i64 + 1);
         let mut live = Sessions::new(knobs.tick_ms as u32, id.0 as u8, wall.0 as u64);
         sessions.revive(&mut live, now);
-        let mut pipeline = Pipeline::new(writer, live, settings(), knobs.cores, now);
+        let mut pipeline = Pipeline::new(writer, live, settings(&knobs), knobs.cores, now);
         pipeline.set_committed(readable_from);
         let seed = self.random.next();
         let zab = Zab::new(ensemble(&knobs, id), recovered, seed, now);
