@@ -131,6 +131,8 @@ pub struct PipelineCore {
     /// Whether the volume had no space for the log's next segment.
     is_full: bool,
     stopping: Stopping,
+    /// What the log was told last.
+    is_read_only: bool,
     published: Zxid,
     /// The start of the epoch that this server serves in.
     begun: Zxid,
@@ -184,6 +186,7 @@ impl PipelineCore {
             elections_ms: Summary::default(),
             is_full: false,
             stopping: Stopping::No,
+            is_read_only: false,
             published,
             begun: Zxid::ZERO,
             reclaimed: Zxid::ZERO,
@@ -431,6 +434,13 @@ impl PipelineCore {
                 let events = Arc::clone(&published.events);
                 let through = published.through;
                 client.send(ToClients::Published { through, outbox, events });
+            }
+        }
+        if self.replica.pipeline().is_read_only() != self.is_read_only {
+            self.is_read_only = !self.is_read_only;
+            match self.is_read_only {
+                true => tracing::warn!("no leader: read-only, for clients that take that"),
+                false => tracing::info!("there is a leader: no longer read-only"),
             }
         }
         if let Some(epoch) = self.replica.poll_begun() {
