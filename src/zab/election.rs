@@ -111,6 +111,9 @@ enum State {
 struct Looking {
     /// The votes of this round (`recvset`), this server's own among them.
     ballots: Ballots,
+    /// The best vote that this server has heard of and its round, where it has no vote itself:
+    /// others may know that it is about to get one, and wait for its word.
+    echo: Option<(i64, Vote)>,
     /// What settled servers report, of whatever round (`outofelection`).
     settled: Ballots,
     /// Voters that have said that they do not vote.
@@ -152,6 +155,7 @@ impl Election {
         self.round = self.round.saturating_add(step);
         self.state = State::Looking(Looking {
             ballots: Ballots::new(),
+            echo: None,
             settled: Ballots::new(),
             abstaining: BTreeSet::new(),
             interval: RESEND_MIN,
@@ -356,10 +360,14 @@ impl Election {
     }
 
     fn notify(&mut self, to: ServerId) {
+        let echo = match &self.state {
+            State::Looking(looking) if self.vote.is_none() => looking.echo,
+            _ => None,
+        };
         let notification = Notification {
             doing: self.doing(),
-            vote: self.vote,
-            round: self.round,
+            vote: self.vote.or(echo.map(|(_, vote)| vote)),
+            round: echo.map_or(self.round, |(round, _)| round),
             version: VERSION,
             config: self.ensemble.config.to_vec(),
         };
@@ -397,7 +405,11 @@ impl Election {
 
     fn count_looking(&mut self, now: Time, from: ServerId, ballot: Ballot) {
         // A negative zxid, -1 on the wire, is that of a server that has not read its log.
-        if self.part() == Part::Asker || ballot.vote.zxid.raw() < 0 {
+        if ballot.vote.zxid.raw() < 0 {
+            return;
+        }
+        if self.part() == Part::Asker {
+            self.echo(&ballot);
             return;
         }
         let vote = self.vote.expect("all but askers have a vote");
@@ -415,6 +427,21 @@ impl Election {
         looking.ballots.insert(from, ballot);
         self.consider_emptiness(now);
         self.tally(now);
+    }
+
+    /// Repeats the best vote that there is, as Apache's servers without a vote do: a proposal that
+    /// this server has not seen may give it one, and who has that proposal cannot win without it.
+    fn echo(&mut self, ballot: &Ballot) {
+        let is_trusted = self.standing == Standing::Sound && self.ensemble.is_dynamic;
+        let State::Looking(looking) = &mut self.state else { return };
+        let is_better = looking.echo.is_none_or(|(round, vote)| {
+            let supersedes = supersedes(&self.ensemble, &ballot.vote, &vote);
+            ballot.round > round || (ballot.round == round && supersedes)
+        });
+        if is_trusted && is_better {
+            looking.echo = Some((ballot.round, ballot.vote));
+            self.notify_all();
+        }
     }
 
     /// Others are in a later round: the votes of this one count no more.
