@@ -28,7 +28,7 @@ use crate::time::Time;
 use crate::wire::election::{Doing, Notification, Vote};
 use crate::wire::membership::Membership;
 use crate::wire::quorum::ServerId;
-use crate::zab::ensemble::Ensemble;
+use crate::zab::ensemble::{Ensemble, is_quorum_of};
 use crate::zab::output::Standing;
 use crate::zxid::Zxid;
 
@@ -504,7 +504,10 @@ impl Election {
         } else {
             ballots.get(&leader).is_some_and(|said| said.doing == Doing::Leading)
         };
-        leader_agrees && self.ensemble.contains_quorum(ballot.supporters(ballots))
+        // Of the members in force: a leader that knows of proposed ones was elected by both, and one
+        // that does not know of what this server knows leads because that was never committed.
+        let supporters: Vec<ServerId> = ballot.supporters(ballots).collect();
+        leader_agrees && is_quorum_of(&self.ensemble.members, &supporters)
     }
 }
 
@@ -544,7 +547,8 @@ impl Election {
     }
 
     fn settle(&mut self, ballot: Ballot, supporters: BTreeSet<ServerId>) {
-        assert!(self.ensemble.contains_quorum(supporters.iter().copied()), "{supporters:?}");
+        let voters: Vec<ServerId> = supporters.iter().copied().collect();
+        assert!(is_quorum_of(&self.ensemble.members, &voters), "{supporters:?}");
         let leader = ballot.vote.leader;
         let doing = match self.part() {
             Part::Voter if leader == self.ensemble.me => Doing::Leading,

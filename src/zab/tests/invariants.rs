@@ -229,10 +229,10 @@ impl LinkChecker {
                 self.check_next(*zxid);
                 self.proposals.push_back(*zxid);
             }
-            FromLeader::Commit { zxid } => {
+            FromLeader::Commit { zxid } | FromLeader::CommitAndActivate { zxid, .. } => {
                 assert_eq!(self.proposals.pop_front(), Some(*zxid), "COMMIT out of order");
             }
-            FromLeader::Inform { zxid, .. } => {
+            FromLeader::Inform { zxid, .. } | FromLeader::InformAndActivate { zxid, .. } => {
                 assert!(self.is_observer && self.has_new_leader);
                 self.check_next(*zxid);
             }
