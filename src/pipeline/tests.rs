@@ -24,6 +24,7 @@ mod world;
 
 mod ensemble;
 mod leaders;
+mod members;
 mod roles;
 
 const TREE: TreeConfig = TreeConfig { seed: 7, extended_types: true };
