@@ -25,6 +25,7 @@ mod world;
 mod ensemble;
 mod leaders;
 mod local;
+mod members;
 mod read_only;
 mod roles;
 

@@ -18,7 +18,7 @@ use crate::server::summary::{Sizes, SizesSeen};
 use crate::server::word::wall_at;
 use crate::server::writer::PipelineCore;
 use crate::time::Time;
-use crate::wire::membership::{self, ServerAddress};
+use crate::wire::membership::{Membership, ServerAddress};
 use crate::zab::output::Role;
 use crate::zab::{LearnerStatus, Zab};
 
@@ -117,7 +117,10 @@ impl PipelineCore {
             session_timeout_ms_max: config.session_timeout_ms_max,
             listen_backlog: config.client_listen_backlog,
             server_id: config.ensemble.my_id.filter(|_| !self.replica.is_alone()).unwrap_or(0),
-            ensemble: (!self.replica.is_alone()).then(|| ensemble_conf(&config.ensemble)),
+            ensemble: self
+                .member
+                .as_ref()
+                .map(|it| ensemble_conf(&config.ensemble, &it.membership)),
         }
     }
 
@@ -201,9 +204,9 @@ fn sizes_seen(bytes: Option<ProposalBytes>) -> Option<SizesSeen> {
     bytes.map(|ProposalBytes { last, min, max }| SizesSeen { last, min, max })
 }
 
-fn ensemble_conf(ensemble: &Ensemble) -> EnsembleConf {
+fn ensemble_conf(ensemble: &Ensemble, members: &Membership) -> EnsembleConf {
     let ticks = |ticks: u64| u32::try_from(ticks).unwrap_or(u32::MAX);
-    let own = ensemble.own();
+    let own = ensemble.my_id.and_then(|id| members.server(id));
     let port =
         |port: fn(&ServerAddress) -> u16| own.and_then(|own| own.addresses.first()).map_or(0, port);
     EnsembleConf {
@@ -212,8 +215,8 @@ fn ensemble_conf(ensemble: &Ensemble) -> EnsembleConf {
         election_algorithm: 3,
         election_port: port(|address| address.election_port),
         quorum_port: port(|address| address.quorum_port),
-        is_observer: own.is_some_and(|own| own.role == membership::Role::Observer),
-        membership: ensemble.text(),
+        is_observer: own.is_some_and(|own| !own.is_voter()),
+        membership: members.text(),
     }
 }
 
