@@ -221,7 +221,7 @@ fn replay(
     }
 }
 
-/// Under the members that the tree holds, if they are newer, and in the tree, where clients read it.
+/// Under the members that the tree holds, if they are newer, and in the tree for clients to read.
 fn place(
     ensemble: Ensemble,
     pipeline: &mut Pipeline,
