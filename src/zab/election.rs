@@ -504,8 +504,8 @@ impl Election {
         } else {
             ballots.get(&leader).is_some_and(|said| said.doing == Doing::Leading)
         };
-        // Of the members in force: a leader that knows of proposed ones was elected by both, and one
-        // that does not know of what this server knows leads because that was never committed.
+        // Of the members in force: a leader that knows of proposed ones was elected by both, and
+        // one that does not know what this server knows leads since that was never committed.
         let supporters: Vec<ServerId> = ballot.supporters(ballots).collect();
         leader_agrees && is_quorum_of(&self.ensemble.members, &supporters)
     }
