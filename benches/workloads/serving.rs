@@ -215,7 +215,7 @@ fn client_config() -> ClientConfig {
         greeting_timeout: Duration::from_secs(60),
         frame_timeout: Duration::from_secs(60),
         touch_interval: Duration::from_secs(1),
-        stall_interval: Duration::from_millis(1),
+        stall_interval: Duration::from_millis(100),
         skip_acl: false,
         enforced_schemes: Vec::new(),
     };
@@ -229,8 +229,9 @@ impl<B: Backend> Serving<B> {
         let (to, from_pipeline) = link(None);
         let version = Arc::new(AtomicI64::new(backend.version().raw()));
         let links = Links { to_pipeline, from_pipeline, version: Arc::clone(&version) };
+        // The bounds of Apache's defaults.
         let bounds = Bounds {
-            requests_max: usize::MAX,
+            requests_max: 1000,
             throttled_requests_max: None,
             large_threshold_bytes: None,
             large_bytes_max: usize::MAX,

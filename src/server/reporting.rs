@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::ensemble::Ensemble;
+use crate::pipeline::session::Sessions;
 use crate::replica::stats::ProposalBytes;
 use crate::server::answering::AnswerJob;
 use crate::server::four_letter::Word;
@@ -176,17 +177,23 @@ impl PipelineCore {
     }
 
     fn put_sessions(&self, report: &mut ServerReport) {
-        let sessions = self.replica.pipeline().sessions();
+        let pipeline = self.replica.pipeline();
+        report.sessions = self.session_reports(pipeline.sessions());
+        let may_be_local = self.config.local_sessions && !self.replica.is_alone();
+        report.own_sessions = may_be_local.then(|| self.session_reports(pipeline.local_sessions()));
+    }
+
+    fn session_reports(&self, sessions: &Sessions) -> Vec<SessionReport> {
+        let mut reports = Vec::new();
         for (expires_ms, ids) in sessions.expiries() {
             let expires = Time::from_nanos(expires_ms.saturating_mul(1_000_000));
-            for session in ids {
-                report.sessions.push(SessionReport {
-                    session,
-                    timeout_ms: sessions.timeout_ms(session).unwrap_or(0),
-                    expires_wall_ms: wall_at(expires, self.now, self.wall),
-                });
-            }
+            reports.extend(ids.into_iter().map(|session| SessionReport {
+                session,
+                timeout_ms: sessions.timeout_ms(session).unwrap_or(0),
+                expires_wall_ms: wall_at(expires, self.now, self.wall),
+            }));
         }
+        reports
     }
 }
 

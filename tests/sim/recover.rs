@@ -67,7 +67,12 @@ fn settings(knobs: &Knobs) -> Settings {
         standalone_enabled: true,
         session_timeout_ms_min: 100,
         session_timeout_ms_max: 60_000,
-        modes: Modes::default(),
+        modes: Modes {
+            local_sessions: knobs.has_modes,
+            local_sessions_upgrading: knobs.has_modes,
+            read_only: knobs.has_modes,
+            leader_serves: true,
+        },
         auth: AuthConfig::default(),
         container_check_interval_ms: 500,
         containers_per_minute_max: 10_000,
