@@ -69,10 +69,10 @@ struct Tuning {
     #[arg(long, conflicts_with_all = ["check", "explain"])]
     dry_run: bool,
     /// With --apply: let the changes outlive a boot, in /etc/sysctl.d and /etc/tmpfiles.d.
-    #[arg(long, requires = "apply")]
+    #[arg(long, conflicts_with_all = ["check", "revert", "explain"])]
     persist: bool,
     /// With --revert: put back what somebody has changed since, too.
-    #[arg(long, requires = "revert")]
+    #[arg(long, conflicts_with_all = ["check", "apply", "explain"])]
     force: bool,
     /// One JSON object instead of a table.
     #[arg(long, conflicts_with = "explain")]
