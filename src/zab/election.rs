@@ -16,11 +16,15 @@
 //!   agrees too. Apache always waits 200 ms.
 //! * A server that is heard to look for a leader, or whose connection is lost, is no witness to
 //!   the leadership that it had reported before.
+//! * A vote that its own leader has refuted, by voting for less in the same round, is not taken
+//!   over: it speaks of what that server has lost since (TRUNC), and discovery would fail.
+//! * A leader that cannot be reached is passed over for a while, if there can be another one: see
+//!   [`Election::avoid`].
 //! * Who only asks does so every second, not every minute: nobody tells it when things change.
 //! * The wiped and the damaged have no vote; see [`Standing`].
 
 use std::cmp::Ordering;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +39,7 @@ use crate::zxid::Zxid;
 use ballot::{Ballot, Ballots, supersedes};
 
 mod ballot;
+mod choice;
 mod empty;
 #[cfg(test)]
 mod tests;
@@ -91,6 +96,8 @@ pub struct Election {
     state: State,
     /// Whose connection is known to be lost or refused.
     unreachable: BTreeSet<ServerId>,
+    /// Who is not to lead, and until when.
+    avoided: BTreeMap<ServerId, Time>,
     outputs: VecDeque<ElectionOutput>,
 }
 
@@ -141,6 +148,7 @@ impl Election {
             vote: None,
             state: State::Idle,
             unreachable: BTreeSet::new(),
+            avoided: BTreeMap::new(),
             outputs: VecDeque::new(),
         }
     }
@@ -188,6 +196,8 @@ impl Election {
     pub fn handle_reachable(&mut self, now: Time, peer: ServerId, is_reachable: bool) {
         if is_reachable {
             self.unreachable.remove(&peer);
+            // Both directions have passed a handshake.
+            self.avoided.remove(&peer);
             if self.is_looking() && self.ensemble.is_voter(peer) && peer != self.ensemble.me {
                 self.notify(peer);
             }
@@ -202,6 +212,7 @@ impl Election {
 
     /// Does what is due: ends the wait for a better vote, or tells the vote again.
     pub fn handle_timeout(&mut self, now: Time) {
+        self.end_avoidance(now);
         let State::Looking(looking) = &mut self.state else { return };
         if looking.decide_at.is_some_and(|at| at <= now) {
             let vote = self.vote.expect("who decides by votes has one");
@@ -224,7 +235,8 @@ impl Election {
     /// When [`Election::handle_timeout`] is to be called, if nothing happens before.
     pub fn poll_timeout(&self) -> Option<Time> {
         let State::Looking(looking) = &self.state else { return None };
-        let times = [Some(looking.resend_at), looking.decide_at, looking.fresh_round_at];
+        let avoided = self.avoided.values().min().copied();
+        let times = [Some(looking.resend_at), looking.decide_at, looking.fresh_round_at, avoided];
         times.into_iter().flatten().min()
     }
 
@@ -412,19 +424,14 @@ impl Election {
             self.echo(&ballot);
             return;
         }
-        let vote = self.vote.expect("all but askers have a vote");
         match ballot.round.cmp(&self.round) {
             Ordering::Less => return,
-            Ordering::Greater => self.adopt_round(ballot),
-            Ordering::Equal => {
-                let votes = self.part() == Part::Voter;
-                if votes && supersedes(&self.ensemble, &ballot.vote, &vote) {
-                    self.propose(Some(ballot.vote));
-                }
-            }
+            Ordering::Greater => self.adopt_round(now, ballot),
+            Ordering::Equal => {}
         }
         let State::Looking(looking) = &mut self.state else { return };
         looking.ballots.insert(from, ballot);
+        self.choose(now);
         self.consider_emptiness(now);
         self.tally(now);
     }
@@ -445,13 +452,15 @@ impl Election {
     }
 
     /// Others are in a later round: the votes of this one count no more.
-    fn adopt_round(&mut self, ballot: Ballot) {
+    fn adopt_round(&mut self, now: Time, ballot: Ballot) {
         self.round = ballot.round;
         let State::Looking(looking) = &mut self.state else { return };
         looking.ballots.clear();
         looking.is_round_fresh = false;
         looking.fresh_round_at = None;
-        let is_better = supersedes(&self.ensemble, &ballot.vote, &self.own);
+        let is_better = supersedes(&self.ensemble, &ballot.vote, &self.own)
+            && ballot.vote.leader != self.ensemble.me
+            && !self.is_avoided(now, ballot.vote.leader);
         let takes_over = is_better && self.part() == Part::Voter;
         self.propose(Some(if takes_over { ballot.vote } else { self.own }));
     }
@@ -505,7 +514,7 @@ impl Election {
             ballots.get(&leader).is_some_and(|said| said.doing == Doing::Leading)
         };
         // Of the members in force: a leader that knows of proposed ones was elected by both, and
-        // one that does not know what this server knows leads since that was never committed.
+        // one that does not know of what this server knows leads because that was never committed.
         let supporters: Vec<ServerId> = ballot.supporters(ballots).collect();
         leader_agrees && is_quorum_of(&self.ensemble.members, &supporters)
     }
@@ -527,14 +536,16 @@ impl Election {
             return;
         }
         let supporters: BTreeSet<ServerId> = supporters.collect();
+        let looking = looking_of(&self.state);
         let nobody_is_missing = self.ensemble.voters().all(|voter| {
             supporters.contains(&voter.id)
                 || self.unreachable.contains(&voter.id)
                 || looking.abstaining.contains(&voter.id)
+                || self.is_avoided(now, voter.id)
         });
         if nobody_is_missing {
             self.decide_by_votes(vote);
-        } else {
+        } else if let State::Looking(looking) = &mut self.state {
             looking.decide_at.get_or_insert(now + FINALIZE_WAIT);
         }
     }
