@@ -3,8 +3,8 @@
 
     compare.py [SECTION...] [--rounds N] [--seconds S] [--nodes N] [--data DIR] [--json FILE]
 
-Sections: rates, memory, snapshot, directory (all of them by default). The servers run one process each on
-free ports of 127.0.0.1, with their data on the same volume (`--data`). Rounds alternate between them, what is
+Sections: memory, snapshot, directory (all of them by default); rates and latencies are for `loadgen compare`. The
+servers run one process each on free ports of 127.0.0.1, with their data on the same volume (`--data`). Rounds alternate between them, what is
 printed is the median, and the ratio says how many times better the second is. Generator and server share the
 cores, so throughput is of both: CPU per operation is the server's own.
 
@@ -32,15 +32,6 @@ SIDES = [
     f"apache={TREE}/tests/clients/apache",
     f"ringkeeper={TREE}/target/release/ringkeeper server",
 ]
-
-RATES = {
-    "get, 32 × 1": ["get"],
-    "set, 32 × 1": ["set"],
-    "create, 32 × 1": ["create", "--directories", "100"],
-    "get, 32 × 16": ["get", "--in-flight", "16"],
-    "set, 32 × 16": ["set", "--in-flight", "16"],
-    "watch, 1 writer, 500 watchers": ["watch", "--connections", "1", "--watchers", "500"],
-}
 
 # Never a snapshot by itself, and one every few seconds of load.
 SNAPSHOTS_NEVER, SNAPSHOTS_OFTEN = "snapCount=1000000000", "snapCount=50000"
@@ -91,25 +82,6 @@ def fill(server, count, root, fan_out=100):
 def resident_bytes(server):
     status = pathlib.Path(f"/proc/{server.process.pid}/status").read_text()
     return int(status.split("VmRSS:")[1].split()[0]) * 1024
-
-
-def rates(sides, flags):
-    """Operations of small nodes, one and sixteen in flight, and watch fan-out."""
-    running = [(side, side.server().start()) for side in sides]
-    try:
-        for _, server in running:
-            # A JVM compiles what it does often: each kind of operation gets its time first.
-            for arguments in (["mixed", "--read-percent", "50"], RATES["create, 32 × 1"]):
-                load(server, *arguments, "--seconds", str(flags.warm_up), "--warm-up", "0")
-        for turn in range(flags.rounds):
-            for row, arguments in RATES.items():
-                for side, server in running if turn % 2 == 0 else reversed(running):
-                    root = ["--root", f"/round{turn}"]
-                    time_flags = ["--seconds", str(flags.seconds), "--warm-up", "1"]
-                    side.note_run(row, load(server, *arguments, *root, *time_flags))
-    finally:
-        for _, server in running:
-            server.remove()
 
 
 def memory(sides, flags):
@@ -165,7 +137,7 @@ def directory(sides, flags):
                     side.note_run(f"create beside {children} children", told)
 
 
-SECTIONS = {"rates": rates, "memory": memory, "snapshot": snapshot, "directory": directory}
+SECTIONS = {"memory": memory, "snapshot": snapshot, "directory": directory}
 
 
 def show(sides):

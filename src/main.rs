@@ -69,10 +69,10 @@ struct Tuning {
     #[arg(long, conflicts_with_all = ["check", "explain"])]
     dry_run: bool,
     /// With --apply: let the changes outlive a boot, in /etc/sysctl.d and /etc/tmpfiles.d.
-    #[arg(long, requires = "apply")]
+    #[arg(long, conflicts_with_all = ["check", "revert", "explain"])]
     persist: bool,
     /// With --revert: put back what somebody has changed since, too.
-    #[arg(long, requires = "revert")]
+    #[arg(long, conflicts_with_all = ["check", "apply", "explain"])]
     force: bool,
     /// One JSON object instead of a table.
     #[arg(long, conflicts_with = "explain")]
@@ -243,5 +243,33 @@ mod tests {
         assert_eq!(file, Some("zoo.cfg".into()));
         let two = Shared::try_parse_from(["check", "a", "b"]);
         assert_eq!(two.err().unwrap().exit_code(), cli::Exit::Usage as i32);
+    }
+
+    #[test]
+    fn tuning_is_one_task_at_a_time() {
+        let parsed = |words: &[&str]| -> Result<cli::tune::TuneArgs, i32> {
+            let words = ["ringkeeper", "tune"].iter().chain(words);
+            match Cli::try_parse_from(words).map_err(|error| error.exit_code())?.command {
+                Command::Tune(tuning) => Ok(cli::tune::TuneArgs::from(tuning)),
+                _ => panic!("another command"),
+            }
+        };
+        let applied = parsed(&["--apply", "--only", "a.b,c", "--persist", "zoo.cfg"]).unwrap();
+        assert_eq!(applied.task, cli::tune::Task::Apply);
+        assert_eq!(applied.only, ["a.b", "c"]);
+        assert_eq!(applied.config.file, Some("zoo.cfg".into()));
+        assert!(applied.persist && !applied.force && !applied.dry_run);
+        assert_eq!(parsed(&["--check"]).unwrap().task, cli::tune::Task::Check);
+        assert_eq!(parsed(&["--revert", "--force"]).unwrap().task, cli::tune::Task::Revert);
+        assert_eq!(parsed(&["--explain"]).unwrap().task, cli::tune::Task::Explain);
+        for wrong in [
+            &[][..],
+            &["--check", "--apply"],
+            &["--check", "--persist"],
+            &["--check", "--dry-run"],
+            &["--apply", "--force"],
+        ] {
+            assert_eq!(parsed(wrong).unwrap_err(), cli::Exit::Usage as i32, "{wrong:?}");
+        }
     }
 }

@@ -101,16 +101,22 @@ pub struct RunFlags {
     #[arg(long, default_value_t = 100)]
     pub value_bytes: usize,
     /// Measured time, after the warm-up.
-    #[arg(long, short = 's', default_value_t = 10.0, conflicts_with = "count")]
+    #[arg(
+        long,
+        allow_negative_numbers = true,
+        short = 's',
+        default_value_t = 10.0,
+        conflicts_with = "count"
+    )]
     pub seconds: f64,
     /// Operations instead of a time; without a warm-up.
     #[arg(long)]
     pub count: Option<u64>,
     /// Seconds of load before the measuring starts.
-    #[arg(long, default_value_t = 2.0)]
+    #[arg(long, allow_negative_numbers = true, default_value_t = 2.0)]
     pub warm_up: f64,
     /// Open loop: operations a second over all connections, whatever the server can do.
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub rate: Option<f64>,
     /// How the operations of an open loop are spread in time.
     #[arg(long, value_enum, default_value = "even")]
@@ -119,13 +125,13 @@ pub struct RunFlags {
     #[arg(long)]
     pub find_knee: bool,
     /// The bound of --find-knee, in milliseconds.
-    #[arg(long, default_value_t = 10.0)]
+    #[arg(long, allow_negative_numbers = true, default_value_t = 10.0)]
     pub p99_ms: f64,
     /// Nodes that get, set, mixed, multi and watch touch; locks; queues. (1000, or 1)
     #[arg(long)]
     pub keys: Option<u64>,
     /// Chooses keys after Zipf's law with this exponent; uniform without.
-    #[arg(long, value_name = "EXPONENT")]
+    #[arg(long, allow_negative_numbers = true, value_name = "EXPONENT")]
     pub zipf: Option<f64>,
     /// Directories over which create spreads its nodes.
     #[arg(long, default_value_t = 1)]
@@ -165,13 +171,13 @@ pub struct RunFlags {
     #[arg(long, default_value_t = 30_000)]
     pub session_timeout_ms: i32,
     /// How long the first connections may take.
-    #[arg(long, default_value_t = 10.0)]
+    #[arg(long, allow_negative_numbers = true, default_value_t = 10.0)]
     pub connect_seconds: f64,
     /// Source addresses 127.0.0.1, 127.0.0.2, …; enough for --connections by default.
     #[arg(long)]
     pub source_addresses: Option<u8>,
     /// Seconds of each entry of the time series (1; 0.1 for runs below 10 s).
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub interval: Option<f64>,
     /// Of the random numbers that choose keys.
     #[arg(long, default_value_t = 1)]

@@ -154,7 +154,8 @@ pub fn run(flags: &Flags) -> Result<ExitCode, String> {
     if !to_output {
         print!("{}", tell(&comparison, &names));
     }
-    let clean = comparison.rows.iter().all(|row| row.troubles.is_empty());
+    let mut outcomes = measured.iter().flatten();
+    let clean = outcomes.all(|(left, right)| left.is_clean() && right.is_clean());
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

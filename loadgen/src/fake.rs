@@ -250,8 +250,8 @@ impl Server {
         if self.behaviour.delay.is_zero() {
             return;
         }
-        let now = self.clock.now();
-        for link in self.links.values_mut() {
+        let (now, clock, seen) = (self.clock.now(), self.clock, &mut self.seen);
+        self.links.retain(|_, link| {
             let mut sent = Vec::new();
             while let Some((_, since, of_value, reply)) =
                 link.held.pop_front_if(|(until, ..)| *until <= now)
@@ -259,13 +259,11 @@ impl Server {
                 link.outbox.extend_from_slice(&reply);
                 sent.extend(of_value.then_some(since));
             }
-            // A connection that fails is noticed when it is read.
-            let _ = flush(link);
-            let now = self.clock.now();
-            for since in sent {
-                self.seen.held.record(now - since);
-            }
-        }
+            let open = flush(link).is_ok();
+            let now = clock.now();
+            sent.into_iter().for_each(|since| seen.held.record(now - since));
+            open
+        });
     }
 }
 

@@ -38,7 +38,8 @@ fn page(title: &str, body: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
-         <title>{}</title>\n<style>{STYLE}</style></head>\n<body><main>\n{body}</main></body></html>\n",
+         <title>{}</title>\n<style>{STYLE}</style></head>\n<body><main>\n{body}</main></body>\
+         </html>\n",
         escape(title)
     )
 }
@@ -314,7 +315,8 @@ fn comparison_table(comparison: &Comparison) -> String {
                 _ => "",
             };
             out += &format!(
-                "<tr><td>{name}</td><td class=\"name\">{}</td><td>{}</td><td>{}</td><td{class}>{ratio}</td>\
+                "<tr><td>{name}</td><td class=\"name\">{}</td><td>{}</td><td>{}</td>\
+                 <td{class}>{ratio}</td>\
                  <td><i>{spread}</i></td></tr>\n",
                 escape(&figure.name),
                 amount(figure, figure.left_median),

@@ -87,7 +87,8 @@ pub fn run(flags: &Flags) -> Result<ExitCode, String> {
     for server in &flags.servers {
         servers.push(resolve(server)?.address);
     }
-    let seen = write(flags, &servers).map_err(|error| format!("the journal: {error}"))?;
+    let seen =
+        write(flags, &servers).map_err(|error| format!("{}: {error}", flags.file.display()))?;
     report(flags, &seen);
     Ok(ExitCode::SUCCESS)
 }

@@ -58,16 +58,11 @@ pub fn run(plan: &Plan, watching: Watching<'_>) -> Result<Outcome, String> {
     }
     prepare(plan)?;
     let shared = Shared::new(plan, watching.observer);
-    let mut sampler = Sampler::new(plan);
-    sampler.ask_remote();
+    let sampler = Some(Sampler::new(plan));
     let threads = plan.threads.min(plan.sessions());
     let make = |index| role::role(plan, index);
-    let mut performed =
-        Coordinator { shared: &shared, sampler: Some(sampler), progress: watching.progress }
-            .perform(threads, plan.sessions(), &make)?;
-    if let Some(sampler) = &mut performed.sampler {
-        sampler.ask_remote();
-    }
+    let coordinator = Coordinator { shared: &shared, sampler, progress: watching.progress };
+    let performed = coordinator.perform(threads, plan.sessions(), &make)?;
     Ok(assemble(plan, performed))
 }
 
@@ -215,7 +210,7 @@ impl Watch<'_> {
         if self.loaded == self.threads {
             let now = self.coordinator.shared.clock.now();
             if let Some(sampler) = &mut self.coordinator.sampler {
-                sampler.sample(now);
+                sampler.end(now);
             }
             self.next_sample = Nanos::MAX;
         }

@@ -14,8 +14,8 @@ use crate::process::{self, Cpu, Threads, Usage};
 const MNTR_PATIENCE: Duration = Duration::from_millis(500);
 
 /// What our own servers' `mntr` says of their process.
-const MNTR_CPU_MS: &str = "ringkeeper_process_cpu_ms";
-const MNTR_RESIDENT_BYTES: &str = "ringkeeper_resident_bytes";
+const MNTR_CPU_MS: &str = "zk_ringkeeper_process_cpu_ms";
+const MNTR_RESIDENT_BYTES: &str = "zk_ringkeeper_resident_bytes";
 
 /// All servers of a run.
 pub struct Sampler {
@@ -66,8 +66,9 @@ impl Sampler {
         self.servers.iter().filter_map(|server| server.pid).collect()
     }
 
-    /// Asks by network, which takes its time: right before the load, and right after it.
-    pub fn ask_remote(&mut self) {
+    /// Asks by network those whose processes cannot be seen: when the measured time begins, and
+    /// when it ends. The threads that make the load do not wait for it.
+    fn ask_remote(&mut self) {
         for server in &mut self.servers {
             if let (None, Some(address)) = (server.pid, server.address) {
                 let before = std::mem::take(&mut server.mntr);
@@ -84,6 +85,7 @@ impl Sampler {
     /// The measured time begins.
     pub fn begin(&mut self, now: Nanos) {
         (self.begun_at, self.last_at) = (now, now);
+        self.ask_remote();
         for server in &mut self.servers {
             if let Some(pid) = server.pid {
                 server.last = Usage::of(pid).unwrap_or_default();
@@ -100,6 +102,12 @@ impl Sampler {
         for server in &mut self.servers {
             server.sample(at, seconds);
         }
+    }
+
+    /// The measured time is over.
+    pub fn end(&mut self, now: Nanos) {
+        self.sample(now);
+        self.ask_remote();
     }
 
     /// The figures, when `units` of work are done.
@@ -211,16 +219,17 @@ fn parse_mntr(text: &str) -> BTreeMap<String, f64> {
 
 /// Whether a value of `mntr` only grows, so that what counts is by how much.
 fn is_counter(name: &str) -> bool {
-    const COUNTERS: [&str; 5] =
-        ["zk_packets_received", "zk_packets_sent", "zk_uptime", MNTR_CPU_MS, "zk_cnt"];
-    COUNTERS.contains(&name)
-        || name.ends_with("_sum")
-        || name.starts_with("zk_cnt_")
-        || name.ends_with("_count")
-            && !name.starts_with("zk_znode")
-            && !name.starts_with("zk_watch")
-            && !name.contains("file_descriptor")
-            && !name.contains("ephemerals")
+    const COUNTERS: [&str; 4] =
+        ["zk_packets_received", "zk_packets_sent", "zk_uptime", MNTR_CPU_MS];
+    const GAUGES: [&str; 5] = [
+        "zk_znode_count",
+        "zk_watch_count",
+        "zk_ephemerals_count",
+        "zk_open_file_descriptor_count",
+        "zk_max_file_descriptor_count",
+    ];
+    let sums = ["zk_cnt_", "zk_sum_"].iter().any(|front| name.starts_with(front));
+    sums || COUNTERS.contains(&name) || name.ends_with("_count") && !GAUGES.contains(&name)
 }
 
 #[cfg(test)]

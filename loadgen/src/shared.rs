@@ -200,3 +200,67 @@ impl Slot {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::RunFlags;
+
+    /// Of one key with two watchers that stand.
+    fn table(words: &str) -> FanOutTable {
+        let words: Vec<&str> = ["loadgen", "watch"].into_iter().chain(words.split(' ')).collect();
+        let plan = RunFlags::of(&words).and_then(|flags| flags.plan(Workload::Watch)).unwrap();
+        let table = FanOutTable::new(&plan);
+        (0..2).for_each(|_| table.stand(0));
+        table
+    }
+
+    #[test]
+    fn a_write_is_complete_with_its_reply_and_every_watchers_event_in_any_order() {
+        let table = table("-c 1 --watchers 2");
+        table.begin(0, 1, 100);
+        assert_eq!(table.event(0, 1, 150), Some((100, None)));
+        assert_eq!(table.replied(0, 1, 160), (2, None));
+        let complete = Complete { sent: 100, replied: 160, first_event: 150, last_event: 170 };
+        assert_eq!(table.event(0, 1, 170), Some((100, Some(complete))));
+        // One event too many completes nothing again, and another write's is not this one's.
+        assert_eq!(table.event(0, 1, 180), Some((100, None)));
+        assert_eq!(table.event(0, 2, 190), None);
+    }
+
+    #[test]
+    fn a_paced_write_waits_for_the_one_before_until_that_is_given_up() {
+        let table = table("-c 1 --watchers 2 --paced");
+        assert_eq!(table.turn(0, 1, 0), Some(0));
+        table.begin(0, 1, 0);
+        assert_eq!(table.turn(0, 2, SECOND), None);
+        table.disturb();
+        assert_eq!(table.turn(0, 2, GIVE_UP_DISTURBED), Some(1));
+        assert_eq!(table.turn(0, 2, GIVE_UP_DISTURBED), Some(0), "it is given up once");
+        table.begin(0, 2, GIVE_UP_DISTURBED);
+        table.abandon(0, 2);
+        assert_eq!(table.turn(0, 3, GIVE_UP_DISTURBED), Some(0));
+    }
+
+    #[test]
+    fn a_writer_waits_before_it_takes_the_slot_of_an_unfinished_write() {
+        let table = table("-c 1 --watchers 2");
+        table.begin(0, 1, 0);
+        assert_eq!(table.turn(0, 2, 1), Some(0));
+        assert_eq!(table.turn(0, 1 + WRITES_KEPT_MAX, 1), None);
+    }
+
+    #[test]
+    fn a_one_shot_write_waits_until_all_are_armed_again() {
+        let table = table("-c 1 --watchers 2 --watch one-shot");
+        table.begin(0, 1, 0);
+        for at in 1..=2 {
+            table.fall(0);
+            table.event(0, 1, at);
+        }
+        table.replied(0, 1, 3);
+        assert_eq!(table.turn(0, 2, 4), None);
+        (0..2).for_each(|_| table.stand(0));
+        assert_eq!(table.turn(0, 2, 5), Some(0));
+    }
+}

@@ -363,3 +363,23 @@ fn check_distributed(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config::{Config, Sources};
+
+    #[test]
+    fn a_leader_serves_unless_the_word_is_no() {
+        let serves = |line: &str| {
+            let text = format!("dataDir=/d\nclientPort=1\n{line}\n");
+            let config = Config::parse(&Sources::default(), Path::new("zoo.cfg"), text.as_bytes());
+            config.expect("it is whole").ensemble.leader_serves
+        };
+        assert!(serves(""));
+        assert!(!serves("leaderServes=no"));
+        // As Apache compares it.
+        assert!(serves("leaderServes=NO") && serves("leaderServes=false"));
+    }
+}

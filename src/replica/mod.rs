@@ -15,6 +15,8 @@
 pub mod stats;
 
 mod exchange;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -327,8 +329,10 @@ impl Replica {
     /// The server is to stop: a leader hands its leadership over first. The pipeline hears of it at
     /// once, so that it prepares nothing more that could not be proposed.
     pub fn resign(&mut self, now: Time) {
-        if let Some(zab) = &mut self.zab {
-            zab.resign(now);
+        if self.zab.is_some() {
+            // What was prepared in this turn is still proposed.
+            self.settle();
+            self.zab_at(now).resign(now);
             self.settle();
         }
     }

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::server::four_letter::Word;
 use crate::server::metrics::{self, Value};
-use crate::server::report::{ConfReport, ConnectionReport, Mode, ServerReport};
+use crate::server::report::{ConfReport, ConnectionReport, Mode, ServerReport, SessionReport};
 use crate::server::summary::Summary;
 use crate::wire::opcode::OpCode;
 
@@ -225,6 +225,9 @@ fn configuration(report: &ServerReport) -> String {
     ] {
         out += &format!("{name}={value}\n");
     }
+    if report.mode == Mode::ReadOnly {
+        return out;
+    }
     // The space and the missing line's end are Apache's.
     out + "membership: \n" + ensemble.membership.trim_end()
 }
@@ -342,14 +345,7 @@ const fn operation(op: OpCode) -> &'static str {
 }
 
 fn dump(report: &ServerReport) -> Lines<'_> {
-    let mut sessions: Vec<_> = report.sessions.iter().collect();
-    sessions.sort_by_key(|session| (session.expires_wall_ms, session.session));
-    let sessions = expiry_sets(
-        "SessionTracker dump:\nSession ",
-        sessions
-            .into_iter()
-            .map(|session| (session.expires_wall_ms, Line::IndentedSession(session.session))),
-    );
+    let sessions = session_dump(report);
     let owners = report.ephemerals.len();
     let heading = format!("ephemeral nodes dump:\nSessions with Ephemerals ({owners}):\n");
     let ephemerals = report.ephemerals.iter().flat_map(|(session, paths)| {
@@ -364,6 +360,33 @@ fn dump(report: &ServerReport) -> Lines<'_> {
             .map(|connection| (connection.expires_wall_ms, Line::ExpiringConnection(connection))),
     );
     Box::new(sessions.chain(text(heading)).chain(ephemerals).chain(open))
+}
+
+/// The sessions by when they expire; a learner knows that of none but its own, and lists the others
+/// with their timeouts (`LeaderSessionTracker.java`, `LearnerSessionTracker.java`).
+fn session_dump(report: &ServerReport) -> Lines<'_> {
+    let own = report.own_sessions.as_deref().map(|own| session_sets("Local Session ", own));
+    let is_learner = matches!(report.mode, Mode::Follower | Mode::Observer | Mode::ReadOnly);
+    let global: Lines<'_> = if is_learner {
+        let mut sessions: Vec<_> = report.sessions.iter().collect();
+        sessions.sort_by_key(|session| session.session);
+        let heading = format!("Global Sessions({}):\n", sessions.len());
+        let lines = sessions
+            .into_iter()
+            .map(|it| Line::Text(format!("{:#x}\t{}ms\n", it.session, it.timeout_ms).into()));
+        Box::new(text(heading).chain(lines))
+    } else {
+        let heading = if own.is_some() { "Global Session " } else { "Session " };
+        session_sets(heading, &report.sessions)
+    };
+    Box::new(text("SessionTracker dump:\n").chain(own.into_iter().flatten()).chain(global))
+}
+
+fn session_sets<'a>(heading: &str, sessions: &'a [SessionReport]) -> Lines<'a> {
+    let mut sessions: Vec<_> = sessions.iter().collect();
+    sessions.sort_by_key(|session| (session.expires_wall_ms, session.session));
+    let line = |it: &'a SessionReport| (it.expires_wall_ms, Line::IndentedSession(it.session));
+    expiry_sets(heading, sessions.into_iter().map(line))
 }
 
 /// Members by the time at which they expire, soonest first (`ExpiryQueue.dump`); `members` come

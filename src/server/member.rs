@@ -288,6 +288,12 @@ impl PipelineCore {
         let is_new = in_force.version > member.membership.version;
         if is_new {
             tracing::info!("members in force: {}", in_force.text().replace('\n', " "));
+            let own = |it: &Membership| {
+                it.server(me.0).map(|own| (own.addresses.clone(), own.client.clone()))
+            };
+            if own(&in_force).is_some() && own(&in_force) != own(&member.membership) {
+                tracing::warn!("this server's own addresses are taken from its next start on");
+            }
             member.membership.clone_from(&in_force);
         }
         let current = is_new.then_some(in_force);

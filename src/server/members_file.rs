@@ -107,7 +107,7 @@ fn edit(text: &str, dynamic: &Path, has_client_port: bool) -> String {
         if !continues {
             is_dropped = is_elsewhere(key_of(line));
         }
-        continues = line.ends_with('\\') && !(key_of(line).is_empty() && !continues);
+        continues = (continues || !key_of(line).is_empty()) && line.ends_with('\\');
         if !is_dropped {
             edited.push_str(line);
             edited.push('\n');

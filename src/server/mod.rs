@@ -36,7 +36,6 @@ pub mod disk;
 pub mod questions;
 pub mod snapshots;
 
-#[expect(clippy::disallowed_types, reason = "sizes of files, on a thread of its own")]
 pub mod answering;
 pub mod background;
 

@@ -452,6 +452,8 @@ pub struct ServerReport {
     pub local_sessions: usize,
     /// Only where [`Question::wants_sessions`].
     pub sessions: Vec<SessionReport>,
+    /// The same of sessions that only this server knows; `None` where there can be none.
+    pub own_sessions: Option<Vec<SessionReport>>,
     /// Session and its ephemeral znodes; only where [`Question::wants_sessions`].
     pub ephemerals: Vec<(i64, Vec<String>)>,
     /// Bytes of the files in the snapshots' directory; only where

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::ensemble::Ensemble;
+use crate::pipeline::session::Sessions;
 use crate::replica::stats::ProposalBytes;
 use crate::server::answering::AnswerJob;
 use crate::server::four_letter::Word;
@@ -17,7 +18,7 @@ use crate::server::summary::{Sizes, SizesSeen};
 use crate::server::word::wall_at;
 use crate::server::writer::PipelineCore;
 use crate::time::Time;
-use crate::wire::membership::{self, ServerAddress};
+use crate::wire::membership::{Membership, ServerAddress};
 use crate::zab::output::Role;
 use crate::zab::{LearnerStatus, Zab};
 
@@ -116,7 +117,10 @@ impl PipelineCore {
             session_timeout_ms_max: config.session_timeout_ms_max,
             listen_backlog: config.client_listen_backlog,
             server_id: config.ensemble.my_id.filter(|_| !self.replica.is_alone()).unwrap_or(0),
-            ensemble: (!self.replica.is_alone()).then(|| ensemble_conf(&config.ensemble)),
+            ensemble: self
+                .member
+                .as_ref()
+                .map(|it| ensemble_conf(&config.ensemble, &it.membership)),
         }
     }
 
@@ -176,17 +180,23 @@ impl PipelineCore {
     }
 
     fn put_sessions(&self, report: &mut ServerReport) {
-        let sessions = self.replica.pipeline().sessions();
+        let pipeline = self.replica.pipeline();
+        report.sessions = self.session_reports(pipeline.sessions());
+        let may_be_local = self.config.local_sessions && !self.replica.is_alone();
+        report.own_sessions = may_be_local.then(|| self.session_reports(pipeline.local_sessions()));
+    }
+
+    fn session_reports(&self, sessions: &Sessions) -> Vec<SessionReport> {
+        let mut reports = Vec::new();
         for (expires_ms, ids) in sessions.expiries() {
             let expires = Time::from_nanos(expires_ms.saturating_mul(1_000_000));
-            for session in ids {
-                report.sessions.push(SessionReport {
-                    session,
-                    timeout_ms: sessions.timeout_ms(session).unwrap_or(0),
-                    expires_wall_ms: wall_at(expires, self.now, self.wall),
-                });
-            }
+            reports.extend(ids.into_iter().map(|session| SessionReport {
+                session,
+                timeout_ms: sessions.timeout_ms(session).unwrap_or(0),
+                expires_wall_ms: wall_at(expires, self.now, self.wall),
+            }));
         }
+        reports
     }
 }
 
@@ -194,9 +204,9 @@ fn sizes_seen(bytes: Option<ProposalBytes>) -> Option<SizesSeen> {
     bytes.map(|ProposalBytes { last, min, max }| SizesSeen { last, min, max })
 }
 
-fn ensemble_conf(ensemble: &Ensemble) -> EnsembleConf {
+fn ensemble_conf(ensemble: &Ensemble, members: &Membership) -> EnsembleConf {
     let ticks = |ticks: u64| u32::try_from(ticks).unwrap_or(u32::MAX);
-    let own = ensemble.own();
+    let own = ensemble.my_id.and_then(|id| members.server(id));
     let port =
         |port: fn(&ServerAddress) -> u16| own.and_then(|own| own.addresses.first()).map_or(0, port);
     EnsembleConf {
@@ -205,8 +215,8 @@ fn ensemble_conf(ensemble: &Ensemble) -> EnsembleConf {
         election_algorithm: 3,
         election_port: port(|address| address.election_port),
         quorum_port: port(|address| address.quorum_port),
-        is_observer: own.is_some_and(|own| own.role == membership::Role::Observer),
-        membership: ensemble.text(),
+        is_observer: own.is_some_and(|own| !own.is_voter()),
+        membership: members.text(),
     }
 }
 

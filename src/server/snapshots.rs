@@ -152,7 +152,7 @@ mod tests {
     fn prepare(pipeline: &mut Pipeline, connection: u64) {
         let client = Client { core: 0, connection };
         let (timeout_ms, session, password) = (10_000, 0, None);
-        let connect = Connect { client, timeout_ms, session, password, has_read_only: true };
+        let connect = Connect { client, timeout_ms, session, password, read_only: Some(false) };
         pipeline.handle_connect(connect, NOW, WallMs(0));
     }
 

@@ -477,12 +477,7 @@ fn client_core(
 /// this server, so that its own clients have a part (`LeaderZooKeeperServer.java`).
 fn bounds(config: &Config) -> Bounds {
     let limits = &config.limits;
-    let voters = config
-        .ensemble
-        .servers
-        .iter()
-        .filter(|it| it.role == crate::config::ensemble::Role::Participant)
-        .count();
+    let voters = config.ensemble.servers.iter().filter(|it| it.is_voter()).count();
     let parts = if config.ensemble.distributed && voters > 2 { voters - 1 } else { 1 };
     Bounds {
         requests_max: limits.outstanding_requests_max as usize / parts,

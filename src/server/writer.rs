@@ -80,6 +80,12 @@ impl ClientEnd {
         }
     }
 
+    /// Whether what was held back can follow in the next turn: a core of the same executor takes
+    /// what is in its queue in each, and nothing else says that it has.
+    fn wants_turn(&self) -> bool {
+        !self.backlog.is_empty() && self.to.is_local()
+    }
+
     fn send_backlog(&mut self) {
         while let Some(message) = self.backlog.pop_front() {
             if let Err(message) = self.to.send(message) {
@@ -125,6 +131,8 @@ pub struct PipelineCore {
     /// Whether the volume had no space for the log's next segment.
     is_full: bool,
     stopping: Stopping,
+    /// What the log was told last.
+    is_read_only: bool,
     published: Zxid,
     /// The start of the epoch that this server serves in.
     begun: Zxid,
@@ -178,6 +186,7 @@ impl PipelineCore {
             elections_ms: Summary::default(),
             is_full: false,
             stopping: Stopping::No,
+            is_read_only: false,
             published,
             begun: Zxid::ZERO,
             reclaimed: Zxid::ZERO,
@@ -427,6 +436,13 @@ impl PipelineCore {
                 client.send(ToClients::Published { through, outbox, events });
             }
         }
+        if self.replica.pipeline().is_read_only() != self.is_read_only {
+            self.is_read_only = !self.is_read_only;
+            match self.is_read_only {
+                true => tracing::warn!("no leader: read-only, for clients that take that"),
+                false => tracing::info!("there is a leader: no longer read-only"),
+            }
+        }
         if let Some(epoch) = self.replica.poll_begun() {
             self.begun = epoch;
             self.clients.iter_mut().for_each(|client| client.send(ToClients::Begun { epoch }));
@@ -539,10 +555,8 @@ impl PipelineCore {
     /// Whether the core must be called again although nothing happens in its ring.
     pub fn has_work(&self) -> bool {
         let has_batch = |client: &ClientEnd| client.backlog.is_empty() && !client.from.is_empty();
-        // A core of its own takes what is in the queue in each turn, so the rest can follow.
-        let is_held = |client: &ClientEnd| !client.backlog.is_empty() && client.to.is_local();
         self.has_garbage
-            || self.clients.iter().any(is_held)
+            || self.clients.iter().any(ClientEnd::wants_turn)
             || (self.clients.iter().any(has_batch) && self.room().is_some())
     }
 
@@ -563,5 +577,41 @@ impl PipelineCore {
         .into_iter()
         .flatten()
         .min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::mesh::link;
+
+    fn begun(counter: u32) -> ToClients {
+        ToClients::Begun { epoch: Zxid::new(counter, 0) }
+    }
+
+    /// What a full queue holds back is sent on without anything happening meanwhile, in order.
+    #[test]
+    fn what_a_full_queue_holds_back_wants_another_turn() {
+        let (to, mut from_pipeline) = link(None);
+        let (_to_pipeline, from) = link(None);
+        let mut client = ClientEnd::new(from, to, Arc::default());
+        let mut sent = 0;
+        while !client.wants_turn() {
+            sent += 1;
+            client.send(begun(sent));
+            assert!(sent < 10_000, "the queue is bounded");
+        }
+        client.send(begun(sent + 1));
+        let mut epochs = Vec::new();
+        while !from_pipeline.is_empty() {
+            let message = std::iter::from_fn(|| from_pipeline.receive());
+            epochs.extend(message.map(|message| match message {
+                ToClients::Begun { epoch } => epoch.epoch(),
+                _ => 0,
+            }));
+            client.send_backlog();
+        }
+        assert_eq!(epochs, (1..=sent + 1).collect::<Vec<_>>());
+        assert!(!client.wants_turn());
     }
 }

@@ -399,3 +399,6 @@ fn split_host(text: &str) -> Result<(&str, Option<&str>), String> {
     let (host, rest) = bracketed.split_once(']').ok_or_else(closing)?;
     Ok((host, Some(rest.strip_prefix(':').ok_or_else(closing)?)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,7 +32,7 @@ use crate::time::Time;
 use crate::wire::election::{Doing, Notification, Vote};
 use crate::wire::membership::Membership;
 use crate::wire::quorum::ServerId;
-use crate::zab::ensemble::Ensemble;
+use crate::zab::ensemble::{Ensemble, is_quorum_of};
 use crate::zab::output::Standing;
 use crate::zxid::Zxid;
 
@@ -118,6 +118,9 @@ enum State {
 struct Looking {
     /// The votes of this round (`recvset`), this server's own among them.
     ballots: Ballots,
+    /// The best vote that this server has heard of and its round, where it has no vote itself:
+    /// others may know that it is about to get one, and wait for its word.
+    echo: Option<(i64, Vote)>,
     /// What settled servers report, of whatever round (`outofelection`).
     settled: Ballots,
     /// Voters that have said that they do not vote.
@@ -160,6 +163,7 @@ impl Election {
         self.round = self.round.saturating_add(step);
         self.state = State::Looking(Looking {
             ballots: Ballots::new(),
+            echo: None,
             settled: Ballots::new(),
             abstaining: BTreeSet::new(),
             interval: RESEND_MIN,
@@ -368,10 +372,14 @@ impl Election {
     }
 
     fn notify(&mut self, to: ServerId) {
+        let echo = match &self.state {
+            State::Looking(looking) if self.vote.is_none() => looking.echo,
+            _ => None,
+        };
         let notification = Notification {
             doing: self.doing(),
-            vote: self.vote,
-            round: self.round,
+            vote: self.vote.or(echo.map(|(_, vote)| vote)),
+            round: echo.map_or(self.round, |(round, _)| round),
             version: VERSION,
             config: self.ensemble.config.to_vec(),
         };
@@ -409,7 +417,11 @@ impl Election {
 
     fn count_looking(&mut self, now: Time, from: ServerId, ballot: Ballot) {
         // A negative zxid, -1 on the wire, is that of a server that has not read its log.
-        if self.part() == Part::Asker || ballot.vote.zxid.raw() < 0 {
+        if ballot.vote.zxid.raw() < 0 {
+            return;
+        }
+        if self.part() == Part::Asker {
+            self.echo(&ballot);
             return;
         }
         match ballot.round.cmp(&self.round) {
@@ -422,6 +434,21 @@ impl Election {
         self.choose(now);
         self.consider_emptiness(now);
         self.tally(now);
+    }
+
+    /// Repeats the best vote that there is, as Apache's servers without a vote do: a proposal that
+    /// this server has not seen may give it one, and who has that proposal cannot win without it.
+    fn echo(&mut self, ballot: &Ballot) {
+        let is_trusted = self.standing == Standing::Sound && self.ensemble.is_dynamic;
+        let State::Looking(looking) = &mut self.state else { return };
+        let is_better = looking.echo.is_none_or(|(round, vote)| {
+            let supersedes = supersedes(&self.ensemble, &ballot.vote, &vote);
+            ballot.round > round || (ballot.round == round && supersedes)
+        });
+        if is_trusted && is_better {
+            looking.echo = Some((ballot.round, ballot.vote));
+            self.notify_all();
+        }
     }
 
     /// Others are in a later round: the votes of this one count no more.
@@ -486,7 +513,10 @@ impl Election {
         } else {
             ballots.get(&leader).is_some_and(|said| said.doing == Doing::Leading)
         };
-        leader_agrees && self.ensemble.contains_quorum(ballot.supporters(ballots))
+        // Of the members in force: a leader that knows of proposed ones was elected by both, and
+        // one that does not know of what this server knows leads because that was never committed.
+        let supporters: Vec<ServerId> = ballot.supporters(ballots).collect();
+        leader_agrees && is_quorum_of(&self.ensemble.members, &supporters)
     }
 }
 
@@ -528,7 +558,8 @@ impl Election {
     }
 
     fn settle(&mut self, ballot: Ballot, supporters: BTreeSet<ServerId>) {
-        assert!(self.ensemble.contains_quorum(supporters.iter().copied()), "{supporters:?}");
+        let voters: Vec<ServerId> = supporters.iter().copied().collect();
+        assert!(is_quorum_of(&self.ensemble.members, &voters), "{supporters:?}");
         let leader = ballot.vote.leader;
         let doing = match self.part() {
             Part::Voter if leader == self.ensemble.me => Doing::Leading,

@@ -132,6 +132,13 @@ impl Ensemble {
         self.voters().any(|voter| voter.id == id)
     }
 
+    /// Whether `id` votes among the proposed members only: it may not know of them, and come as an
+    /// observer. A voter in force that does so has lost something.
+    pub fn is_new_voter(&self, id: ServerId) -> bool {
+        let votes = |member: &Member| member.id == id && !member.is_observer;
+        !self.members.iter().any(votes) && self.is_voter(id)
+    }
+
     /// Whether `id` is listed, and votes nowhere.
     pub fn is_observer(&self, id: ServerId) -> bool {
         !self.is_voter(id) && self.members.iter().any(|member| member.id == id)

@@ -263,7 +263,8 @@ impl Leader {
         let handler = &mut self.handlers[at];
         handler.server = Some(server);
         handler.is_observer = is_observer;
-        handler.voter = if is_observer { None } else { self.quorum.index(server) };
+        let counts = !is_observer || peer.ensemble.is_new_voter(server);
+        handler.voter = self.quorum.index(server).filter(|_| counts);
         handler.extensions = extensions;
         handler.stage = Stage::Informed;
         handler.since = now;
@@ -358,7 +359,7 @@ impl Leader {
         self.since = now;
         assert!(peer.persisted == self.initial, "who votes has its log on disk");
         peer.save_current_epoch(self.epoch);
-        self.restore_votes();
+        self.restore_votes(peer);
         let links: Vec<_> = self.handlers.iter().map(|handler| handler.link).collect();
         for link in links {
             if let Some(at) = self.position(link)
@@ -371,10 +372,10 @@ impl Leader {
 
     /// Who had accepted the epoch before does not help to elect its leader; once that is elected,
     /// its word counts as everybody's.
-    fn restore_votes(&mut self) {
+    fn restore_votes(&mut self, peer: &Peer) {
         for handler in &mut self.handlers {
             if let Some(server) = handler.server
-                && !handler.is_observer
+                && (!handler.is_observer || peer.ensemble.is_new_voter(server))
             {
                 handler.voter = self.quorum.index(server);
             }

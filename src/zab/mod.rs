@@ -709,10 +709,16 @@ impl Zab {
         let vote = Vote { leader, zxid: self.peer.last(), peer_epoch: self.peer.current_epoch };
         self.election.appoint(vote);
         self.waiting.clear();
+        self.begin(now, leader);
+    }
+
+    /// Leads, or joins the leader.
+    fn begin(&mut self, now: Time, leader: ServerId) {
         self.state = if leader == self.peer.me() {
             State::Leading(Box::new(Leader::new(&mut self.peer, now, self.counter_max)))
         } else {
-            State::Learning(Box::new(Learner::new(&mut self.peer, now, leader)))
+            let pause = self.joins.pause(leader, self.peer.ensemble.tick);
+            State::Learning(Box::new(Learner::new(&mut self.peer, now, leader, pause)))
         };
     }
 
@@ -728,16 +734,8 @@ impl Zab {
             ElectionOutput::Decided { leader, doing, .. } => {
                 assert!(matches!(self.state, State::Looking), "an election decides once");
                 self.election_took = now.since(self.looking_since);
-                self.state = match doing {
-                    Doing::Leading => {
-                        State::Leading(Box::new(Leader::new(&mut self.peer, now, self.counter_max)))
-                    }
-                    _ => {
-                        let pause = self.joins.pause(leader, self.peer.ensemble.tick);
-                        let learner = Learner::new(&mut self.peer, now, leader, pause);
-                        State::Learning(Box::new(learner))
-                    }
-                };
+                assert_eq!(doing == Doing::Leading, leader == self.peer.me());
+                self.begin(now, leader);
             }
         }
     }

@@ -166,7 +166,8 @@ impl Peer {
         self.history = History::new(zxid);
         self.persisted = zxid;
         self.committed = zxid;
-        self.forget_config_after(zxid);
+        // What was proposed here is gone with the log; the leader says what its state has of it.
+        self.forget_config_after(Zxid::ZERO);
     }
 
     pub fn save_accepted_epoch(&mut self, epoch: u32) {

@@ -337,7 +337,12 @@ async def same_digests(ensemble):
 
 
 def is_replay(line):
-    """A Java server that starts reads its own log back, on its first thread, over its own fuzzy snapshot."""
+    """A Java server that starts reads its own log back, on its first thread, over its own fuzzy snapshot.
+
+    Where a transaction was applied to its nodes and its digest not yet noted when the snapshot's end was written
+    (`DataTree.processTxn` does one after the other, `serializeZxidDigest` runs beside it), the snapshot holds that
+    transaction under the digest of the one before: which then counts two mismatches, of the snapshot
+    (`compareSnapshotDigests`) and of itself (`compareDigest`), and the next one none."""
     return bool(re.search(r"\[main\] ERROR|Z main ERROR", line))
 
 

@@ -102,6 +102,8 @@ pub struct Knobs {
     /// Servers, one bit each, that acknowledge and commit each transaction by itself, as Apache's
     /// do.
     pub one_by_one: u64,
+    /// Sessions begin as local ones, and reads go on without a leader.
+    pub has_modes: bool,
     pub tampering: Tampering,
 }
 
@@ -135,6 +137,7 @@ impl Knobs {
             read_error_per_mille: 0,
             drift_ppm: 0,
             one_by_one: 0,
+            has_modes: false,
             tampering: Tampering::default(),
         }
     }
@@ -175,6 +178,7 @@ impl Knobs {
             read_error_per_mille: *random.pick(&[0, 0, 100]),
             drift_ppm: *random.pick(&[0, 100, 5000]),
             one_by_one: *random.pick(&[0, 0, 0b10, u64::MAX]),
+            has_modes: random.below(4) == 0,
             tampering: Tampering::default(),
         };
         match random.below(4) {

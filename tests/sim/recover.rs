@@ -11,7 +11,7 @@ use ringkeeper::pipeline::reconfig::CONFIG_PATH;
 use ringkeeper::pipeline::session::Sessions;
 use ringkeeper::pipeline::{Modes, Pipeline, Settings};
 use ringkeeper::replica::Replica;
-use ringkeeper::time::Time;
+use ringkeeper::time::{Time, WallMs};
 use ringkeeper::tree::writer::Writer;
 use ringkeeper::wire::quorum::{Extensions, ServerId};
 use ringkeeper::wire::txn;
@@ -67,7 +67,12 @@ fn settings(knobs: &Knobs) -> Settings {
         standalone_enabled: true,
         session_timeout_ms_min: 100,
         session_timeout_ms_max: 60_000,
-        modes: Modes::default(),
+        modes: Modes {
+            local_sessions: knobs.has_modes,
+            local_sessions_upgrading: knobs.has_modes,
+            read_only: knobs.has_modes,
+            leader_serves: true,
+        },
         auth: AuthConfig::default(),
         container_check_interval_ms: 500,
         containers_per_minute_max: 10_000,
@@ -216,6 +221,22 @@ fn replay(
     }
 }
 
+/// Under the members that the tree holds, if they are newer, and in the tree for clients to read.
+fn place(
+    ensemble: Ensemble,
+    pipeline: &mut Pipeline,
+    committed: Zxid,
+    knobs: &Knobs,
+    wall: WallMs,
+) -> Ensemble {
+    let node = pipeline.writer().node(CONFIG_PATH);
+    let ensemble = ensemble.in_tree(node.as_ref().and_then(|node| node.data()), committed);
+    if knobs.is_dynamic {
+        pipeline.put_members(&ensemble.config, wall);
+    }
+    ensemble
+}
+
 impl World {
     /// Starts the server's process.
     pub fn start(&mut self, server: usize) {
@@ -246,12 +267,7 @@ impl World {
         pipeline.set_committed(readable_from);
         let seed = self.random.next();
         let ensemble = ensemble(&knobs, id, &self.servers[server].disk);
-        let node = pipeline.writer().node(CONFIG_PATH);
-        let stored = node.as_ref().and_then(|node| node.data());
-        let ensemble = ensemble.in_tree(stored, recovered.committed);
-        if knobs.is_dynamic {
-            pipeline.put_members(&ensemble.config, wall);
-        }
+        let ensemble = place(ensemble, &mut pipeline, recovered.committed, &knobs, wall);
         let zab = Zab::new(ensemble, recovered, seed, now);
         let tree = Arc::clone(pipeline.writer().tree());
         let version = pipeline.committed();

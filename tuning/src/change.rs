@@ -31,6 +31,8 @@ pub enum Outcome {
     Same,
     /// It was not done, as the sentence says.
     Failed(String),
+    /// It was not to be done here, as the sentence says.
+    Skipped(String),
     /// Somebody has changed it since: what it holds.
     Foreign(String),
     /// It is not there any more: a device that was taken out.
@@ -125,16 +127,20 @@ fn step(finding: Finding, wish: &Wish) -> Option<Step> {
         return None;
     }
     let to = finding.target().map(str::to_owned);
+    let id = finding.knob.id;
     let outcome = match finding.verdict {
         Verdict::Set(_) => Outcome::Planned,
         Verdict::Named(_) if named => Outcome::Planned,
         Verdict::Ok if named => Outcome::Same,
-        Verdict::Yours(sentence) | Verdict::Moot(sentence) | Verdict::Unread(sentence) if named => {
-            Outcome::Failed(sentence)
+        // Who names a family means those of it that this command turns.
+        Verdict::Yours(sentence) if named && !wish.only.iter().any(|only| only == id) => {
+            Outcome::Skipped(format!("by hand: {sentence}"))
         }
+        Verdict::Yours(sentence) | Verdict::Unread(sentence) if named => Outcome::Failed(sentence),
+        Verdict::Moot(sentence) if named => Outcome::Skipped(sentence),
         _ => return None,
     };
-    let (knob, path, form) = (finding.knob.id.to_owned(), finding.path, finding.form);
+    let (knob, path, form) = (id.to_owned(), finding.path, finding.form);
     Some(Step { knob, path, form, from: finding.value, to, outcome })
 }
 

@@ -30,7 +30,10 @@ pub const KNOBS: &[Knob] = &[
         hand: Hand::Apply,
         persist: Persist::Tmpfiles,
         impact: Impact::Some,
-        effect: Effect::Unmeasured("to be measured"),
+        effect: Effect::Unseen(
+            "`loadgen set --connections 1`: p50 0.75 (0.52–3.55) of mq-deadline's, p99 0.98 \
+             (0.63–2.22); 32 connections: p50 0.99 (0.62–1.84), p99 1.19 (0.84–1.81); 6 pairs each",
+        ),
         undo: WRITES_BACK,
         risk: "without a scheduler another program's writes are not held back for the log's",
     },
@@ -70,7 +73,8 @@ pub const KNOBS: &[Knob] = &[
     Knob {
         id: "disk.write_back_throttle",
         family: Family::Disk,
-        what: "The read latency in µs beyond which the kernel slows background writing down.",
+        what: "The read latency in µs beyond which the kernel slows down writing in the \
+               background.",
         why: "A snapshot and other programs write in the background, and the log's write waits \
               behind them. 0 switches the throttle off.",
         default: "2000, 75000 where the disk says that it spins, as virtual ones do; 0 with bfq",
@@ -83,7 +87,10 @@ pub const KNOBS: &[Knob] = &[
         hand: Hand::Named,
         persist: Persist::Tmpfiles,
         impact: Impact::Some,
-        effect: Effect::Unmeasured("it is on here; off was not measured"),
+        effect: Effect::Unseen(
+            "`loadgen set --connections 32` beside a dd of 1.5 GB: off had p50 1.02 (0.34–1.14) \
+             and p99.9 0.92 (0.76–1.34) of on, 4 pairs",
+        ),
         undo: WRITES_BACK,
         risk: "the throughput of large writes beside reads",
     },
@@ -100,7 +107,10 @@ pub const KNOBS: &[Knob] = &[
         hand: Hand::Named,
         persist: Persist::Tmpfiles,
         impact: Impact::Little,
-        effect: Effect::Unmeasured("to be measured"),
+        effect: Effect::Unseen(
+            "`loadgen set --connections 1`: 2 had p50 1.61 (0.72–2.28) of 1, p99 1.03 (0.63–1.09), \
+             5 pairs, with executors that are not bound",
+        ),
         undo: WRITES_BACK,
         risk: "none",
     },
@@ -152,7 +162,10 @@ pub const KNOBS: &[Knob] = &[
         hand: Hand::Apply,
         persist: Persist::Sysctl,
         impact: Impact::Some,
-        effect: Effect::Unmeasured("to be measured"),
+        effect: Effect::Unseen(
+            "`loadgen set --connections 32` beside a dd of 1.5 GB, with both limits: p50 0.72 \
+             (0.23–1.65), p99 1.30 (0.79–2.36), p99.9 0.90 (0.40–1.54), 5 pairs",
+        ),
         undo: "`--revert` writes the ratio or the bytes back, whichever was in force",
         risk: "programs that write and delete large files at once reach the disk more often",
     },
@@ -168,7 +181,10 @@ pub const KNOBS: &[Knob] = &[
         hand: Hand::Apply,
         persist: Persist::Sysctl,
         impact: Impact::Some,
-        effect: Effect::Unmeasured("to be measured"),
+        effect: Effect::Unseen(
+            "`loadgen set --connections 32` beside a dd of 1.5 GB, with both limits: p50 0.72 \
+             (0.23–1.65), p99 1.30 (0.79–2.36), p99.9 0.90 (0.40–1.54), 5 pairs",
+        ),
         undo: "`--revert` writes the ratio or the bytes back, whichever was in force",
         risk: "programs that write large files wait earlier",
     },
@@ -220,7 +236,9 @@ pub const KNOBS: &[Knob] = &[
         wanted: "noatime or relatime",
         source: Source::Fact(|_, host| options(host, &["noatime", "relatime", "strictatime"])),
         want: Want::By(|_, seen| match seen.value {
-            "none" | "strictatime" => Judgement::Set("noatime".to_owned()),
+            "none" => Judgement::Set("noatime".to_owned()),
+            // One of several mounts is enough.
+            found if found.contains("strictatime") => Judgement::Set("noatime".to_owned()),
             _ => Judgement::Fine,
         }),
         hand: Hand::Yours("mount -o remount,noatime POINT, and /etc/fstab"),
@@ -246,7 +264,7 @@ pub const KNOBS: &[Knob] = &[
         hand: Hand::Yours("mount -o remount,nodiscard POINT, /etc/fstab; enable fstrim.timer"),
         persist: Persist::Not("it belongs in /etc/fstab"),
         impact: Impact::Little,
-        effect: Effect::Unmeasured("to be measured"),
+        effect: Effect::Unmeasured("this machine's only file system cannot be mounted anew"),
         undo: BY_HAND,
         risk: "a thin volume gives its space back once a week instead of at once",
     },

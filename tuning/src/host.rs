@@ -133,7 +133,8 @@ fn covering<'a>(mounts: &'a [Mount], path: &str) -> Option<&'a Mount> {
     mounts.iter().filter(above).max_by_key(|mount| mount.point.len())
 }
 
-/// A line of mountinfo: `36 35 98:0 /root /point options optional* - kind source options`.
+/// A line of mountinfo (proc(5)): `36 35 98:0 /root /point options optional* - kind source
+/// options`.
 fn mount_of(line: &str) -> Option<Mount> {
     let (head, tail) = line.split_once(" - ")?;
     let head: Vec<&str> = head.split(' ').collect();

@@ -137,8 +137,8 @@ fn text(system: &dyn System, path: &str, wanted: &str) -> (Option<String>, Verdi
         Ok(text) if text == wanted => (Some(text), Verdict::Ok),
         Ok(text) if text.contains(unit::MARK) => (Some(text), Verdict::Named(wanted.to_owned())),
         Ok(text) => {
-            let sentence = "there is one that this command did not write; it is left alone";
-            (Some(text), Verdict::Moot(sentence.to_owned()))
+            let sentence = "this command did not write it, and leaves it alone";
+            (Some(text), Verdict::Yours(sentence.to_owned()))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             (None, Verdict::Named(wanted.to_owned()))
@@ -200,8 +200,8 @@ fn nothing_to_look_at(source: Source) -> &'static str {
 fn judge(host: &Host, knob: &Knob, seen: &Seen<'_>) -> Verdict {
     let judgement = match knob.want {
         Want::Leave => Judgement::Fine,
-        Want::AtLeast(least) => number(seen, |number| number >= least, least),
-        Want::AtMost(most) => number(seen, |number| number <= most, most),
+        Want::AtLeast(least) => number(seen, |number| number >= least.into(), least),
+        Want::AtMost(most) => number(seen, |number| number <= most.into(), most),
         Want::OneOf(values) => one_of(values, seen),
         Want::By(judge) => judge(host, seen),
     };
@@ -215,7 +215,7 @@ fn judge(host: &Host, knob: &Knob, seen: &Seen<'_>) -> Verdict {
     }
 }
 
-fn number(seen: &Seen<'_>, holds: impl Fn(u64) -> bool, wanted: u64) -> Judgement {
+fn number(seen: &Seen<'_>, holds: impl Fn(i128) -> bool, wanted: u64) -> Judgement {
     match seen.number() {
         Some(number) if holds(number) => Judgement::Fine,
         Some(_) => Judgement::Set(wanted.to_string()),

@@ -125,8 +125,12 @@ pub const KNOBS: &[Knob] = &[
         want: Want::OneOf(&["cubic", "reno"]),
         hand: Hand::Apply,
         persist: Persist::Sysctl,
-        impact: Impact::Some,
-        effect: Effect::Unmeasured("to be measured"),
+        impact: Impact::Little,
+        effect: Effect::Unseen(
+            "`loadgen get --connections 32`: CPU per get 0.99 (0.92–1.07) of what bbr took, p50 \
+             1.00 (0.85–1.20), 6 pairs; 16 in flight: CPU 0.99 (0.76–1.54); in a profile of gets \
+             bbr_main was 1.0 % of the server's samples",
+        ),
         undo: WRITES_BACK,
         risk: "slower over lossy long distances; connections that are open keep what they have",
     },
@@ -184,8 +188,9 @@ pub const KNOBS: &[Knob] = &[
         id: "net.core.rmem_max",
         family: Family::Kernel,
         what: "The most that a program may ask for by SO_RCVBUF.",
-        why: "The server does not ask: it leaves buffers to the kernel, which goes by tcp_rmem.",
-        default: "212992 (4194304 from Linux 6.18 on)",
+        why: "The server does not ask: it leaves its buffers to the kernel, which goes by \
+              tcp_rmem.",
+        default: "212992; 4194304 was seen on Linux 6.18",
         wanted: "as it is",
         source: Source::Sysctl("net.core.rmem_max"),
         want: Want::Leave,
@@ -201,7 +206,7 @@ pub const KNOBS: &[Knob] = &[
         family: Family::Kernel,
         what: "The most that a program may ask for by SO_SNDBUF.",
         why: "As for rmem_max: the server does not ask.",
-        default: "212992 (4194304 from Linux 6.18 on)",
+        default: "212992; 4194304 was seen on Linux 6.18",
         wanted: "as it is",
         source: Source::Sysctl("net.core.wmem_max"),
         want: Want::Leave,
@@ -355,7 +360,7 @@ pub const KNOBS: &[Knob] = &[
         default: "2; 4 on some distributions",
         wanted: "at most 1 where a server is to be profiled",
         source: Source::Sysctl("kernel.perf_event_paranoid"),
-        want: Want::Leave,
+        want: Want::AtMost(1),
         hand: Hand::Named,
         persist: Persist::Sysctl,
         impact: Impact::Convenience,
@@ -371,7 +376,7 @@ pub const KNOBS: &[Knob] = &[
         default: "0; 1 on most distributions",
         wanted: "0 where a server is to be profiled",
         source: Source::Sysctl("kernel.kptr_restrict"),
-        want: Want::Leave,
+        want: Want::OneOf(&["0"]),
         hand: Hand::Named,
         persist: Persist::Sysctl,
         impact: Impact::Convenience,
@@ -383,7 +388,7 @@ pub const KNOBS: &[Knob] = &[
 
 fn at_least(least: u64, seen: &Seen<'_>) -> Judgement {
     match seen.number() {
-        Some(number) if number >= least => Judgement::Fine,
+        Some(number) if number >= least.into() => Judgement::Fine,
         _ => Judgement::Set(least.to_string()),
     }
 }

@@ -71,8 +71,8 @@ pub enum Source {
     Dirty(&'static str),
     /// One file.
     File(&'static str, Form),
-    /// A file of each disk that holds the server's data, below `sys/block/NAME`, and the files there
-    /// that the kernel changes along with it; `*` at the end for all of a directory.
+    /// A file of each disk that holds the server's data, below `sys/block/NAME`, and the files
+    /// there that the kernel changes along with it; `*` at the end for all of a directory.
     Disk(&'static str, Form, &'static [&'static str]),
     /// A file of each network card, below `sys/class/net/NAME`.
     Nic(&'static str, Form),
@@ -113,8 +113,8 @@ pub struct Seen<'a> {
 }
 
 impl Seen<'_> {
-    /// The value as a number, if it is one.
-    pub fn number(&self) -> Option<u64> {
+    /// The value as a number, if it is one; some settings know values below 0.
+    pub fn number(&self) -> Option<i128> {
         self.value.parse().ok()
     }
 }

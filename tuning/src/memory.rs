@@ -157,7 +157,10 @@ pub const KNOBS: &[Knob] = &[
         hand: Hand::Apply,
         persist: Persist::Tmpfiles,
         impact: Impact::Some,
-        effect: Effect::Unmeasured("to be measured"),
+        effect: Effect::Unseen(
+            "`loadgen fill --count 200000 --connections 4`: always had a rate of 1.06 \
+             (0.33–1.44) and resident memory of 1.03 (0.94–1.13) of madvise's, 6 pairs",
+        ),
         undo: WRITES_BACK,
         risk: "other programs of this host may gain from always",
     },
@@ -190,7 +193,7 @@ fn limit_at_least(least: u64, name: &str, seen: &Seen<'_>) -> Judgement {
     let said = if name == "MEMLOCK" { bytes(least) } else { least.to_string() };
     match (seen.value, seen.number()) {
         ("unlimited", _) => Judgement::Fine,
-        (_, Some(number)) if number >= least => Judgement::Fine,
+        (_, Some(number)) if number >= least.into() => Judgement::Fine,
         _ => Judgement::Set(format!("at least {said}")),
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::change::{Outcome, Step};
 use crate::form::Form;
 use crate::judge::{Finding, Verdict};
-use crate::knob::{Effect, Family, Hand, Impact, Knob, Persist};
+use crate::knob::{Effect, Family, Hand, Impact, Knob, Persist, Source, Want};
 use crate::knobs;
 
 /// The most knobs that a check's last list names.
@@ -112,9 +112,13 @@ fn shortened(text: &str) -> String {
 }
 
 /// The knobs to turn, the largest expected effect first. Files to be written are no fault of the
-/// host and stand in the table only.
+/// host, and what is for convenience makes none faster: they stand in the table only.
 pub fn matters(findings: &[Finding]) -> Vec<&'static Knob> {
-    let wanted = findings.iter().filter(|finding| finding.matters() && finding.form != Form::Text);
+    let counts = |finding: &&Finding| {
+        let is_fault = finding.form != Form::Text && finding.knob.impact < Impact::Convenience;
+        finding.matters() && is_fault
+    };
+    let wanted = findings.iter().filter(counts);
     let mut matters: Vec<&'static Knob> = Vec::new();
     for finding in wanted {
         if !matters.iter().any(|knob| knob.id == finding.knob.id) {
@@ -179,6 +183,7 @@ pub fn steps_table(steps: &[Step]) -> String {
             Outcome::Planned => ("would", format!("{from} -> {to}")),
             Outcome::Same => ("same", to),
             Outcome::Failed(sentence) => ("FAILED", format!("{from}: {sentence}")),
+            Outcome::Skipped(sentence) => ("-", format!("{from}: {sentence}")),
             Outcome::Foreign(_) => (
                 "LEFT",
                 format!("somebody made it {from} since, it was {to}; `--force` puts that back"),
@@ -227,6 +232,7 @@ pub fn steps_json(steps: &[Step]) -> String {
             Outcome::Planned => ("planned", None),
             Outcome::Same => ("same", None),
             Outcome::Failed(sentence) => ("failed", Some(sentence)),
+            Outcome::Skipped(sentence) => ("skipped", Some(sentence)),
             Outcome::Foreign(_) => ("left", None),
             Outcome::Gone => ("gone", None),
         };
@@ -288,7 +294,7 @@ fn push(text: &mut String, arguments: std::fmt::Arguments<'_>) {
 
 /// Everything that is known of the knobs that `only` names, all if it is empty, as Markdown.
 pub fn page(only: &[String]) -> String {
-    let mut text = String::new();
+    let mut text = if only.is_empty() { overview() } else { String::new() };
     let mut family: Option<Family> = None;
     let named = |knob: &&Knob| {
         only.is_empty() || only.iter().any(|only| crate::change::selects(only, knob))
@@ -309,8 +315,40 @@ pub fn page(only: &[String]) -> String {
     text
 }
 
-fn rows(knob: &Knob) -> [(&'static str, String); 7] {
+/// All knobs in one table.
+fn overview() -> String {
+    let mut text = "\n## All knobs\n\n".to_owned();
+    text.push_str(
+        "| knob | recommended | turned by | expected | measured |\n|---|---|---|---|---|\n",
+    );
+    for knob in knobs() {
+        let hand = match knob.hand {
+            _ if is_left(knob) => "nobody",
+            Hand::Apply => "`--apply`",
+            Hand::Named => "`--only`",
+            Hand::Yours(_) => "hand",
+        };
+        let effect = match knob.effect {
+            Effect::Measured(_) => "yes",
+            Effect::Unseen(_) => "no difference",
+            Effect::Unmeasured(_) => "no",
+        };
+        let (id, wanted, impact) = (knob.id, knob.wanted, knob.impact.word());
+        push(&mut text, format_args!("| `{id}` | {wanted} | {hand} | {impact} | {effect} |\n"));
+    }
+    text.push('\n');
+    text
+}
+
+/// Whether a knob is looked at and never turned.
+fn is_left(knob: &Knob) -> bool {
+    let is_by_hand = matches!(knob.hand, Hand::Yours(_));
+    matches!(knob.want, Want::Leave) && !is_by_hand && !matches!(knob.source, Source::Text(..))
+}
+
+fn rows(knob: &Knob) -> [(&'static str, String); 8] {
     let hand = match knob.hand {
+        _ if is_left(knob) => "nobody: it is looked at only".to_owned(),
         Hand::Apply => "`--apply`".to_owned(),
         Hand::Named => format!("`--apply --only {}`, not without being named", knob.id),
         Hand::Yours(how) => format!("by hand: {how}"),
@@ -323,15 +361,16 @@ fn rows(knob: &Knob) -> [(&'static str, String); 7] {
     };
     let effect = match knob.effect {
         Effect::Measured(said) => said.to_owned(),
-        Effect::Unseen(said) => format!("none seen beyond the noise: {said}"),
-        Effect::Unmeasured(why) => format!("could not be measured: {why}"),
+        Effect::Unseen(said) => format!("no effect beyond the noise: {said}"),
+        Effect::Unmeasured(why) => format!("could not be measured here: {why}"),
     };
     [
         ("default", knob.default.to_owned()),
         ("recommended", knob.wanted.to_owned()),
         ("turned by", hand),
         ("outlives a boot", persist),
-        ("expected effect", format!("{}. Measured: {effect}", knob.impact.word())),
+        ("expected effect", knob.impact.word().to_owned()),
+        ("measured effect", effect),
         ("undone", knob.undo.to_owned()),
         ("risk", knob.risk.to_owned()),
     ]

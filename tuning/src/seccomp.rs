@@ -42,7 +42,12 @@ pub const KNOBS: &[Knob] = &[
         hand: Hand::Named,
         persist: Persist::ByItself,
         impact: Impact::Some,
-        effect: Effect::Unmeasured("to be measured"),
+        effect: Effect::Measured(
+            "loaded by libseccomp, the server starts and serves under it, and does not start \
+             without its first rule; `loadgen get --connections 1`: CPU per get 1.06 (1.02–1.11) \
+             of that without a filter, 3 pairs; 32 connections: 0.95 (0.71–1.08), 5 pairs. No \
+             container runtime runs here",
+        ),
         undo: REMOVES,
         risk: "io_uring does its work past the filter: what a ring may do (open, connect), a \
                container may do; its user and its namespaces still hold",

@@ -20,8 +20,8 @@
 //!
 //! `old` or `absent` is what was there before the first change, `ours` each value that may have
 //! been left there, `beside` another file that changes along and what it held, `begun` says that
-//! it is being put back, `made` a directory that was made. Line ends and backslashes are escaped. The
-//! checksum covers all lines above it.
+//! it is being put back, `made` a directory that was made. Line ends and backslashes are escaped.
+//! The checksum covers all lines above it.
 
 use std::fmt::Write as _;
 use std::io;
@@ -243,7 +243,8 @@ pub fn replace(system: &mut dyn System, path: &str, text: &str) -> io::Result<()
     system.sync_directory(directory_of(path))
 }
 
-/// Removes a file and what an interrupted [`replace`] has left of it, durably, if they are there.
+/// Removes a file and what an interrupted [`replace`] has left of it, durably. Neither need be
+/// there.
 ///
 /// # Errors
 /// The file system refuses.

@@ -11,6 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use proptest::prelude::*;
 
 use crate::change::{self, Outcome, Step, Wish};
+use crate::host::Host;
 use crate::knobs;
 use crate::state::{self, State, StateError};
 use crate::system::{Rooted, System};
@@ -63,7 +64,7 @@ fn what_is_applied_is_there_and_goes_back() {
         assert!(revert(&mut fake).iter().all(back));
         assert_same(&fake.all(), &before, "after the revert");
         assert_eq!(revert(&mut fake), [], "a second revert has nothing to do");
-        assert!(fake.root().join(STATE).read_dir().unwrap().next().is_none());
+        assert!(fake.names(STATE).is_empty());
     }
 }
 
@@ -114,9 +115,7 @@ fn cut_at_each_change(story: impl Fn(&mut Fake), after: impl Fn(&mut Fake)) {
         let case = format!("with the power gone before change {power}: {steps:?}");
         assert!(!steps.iter().any(Step::is_trouble), "{case}");
         assert_same(&fake.all(), &before, &case);
-        let state = fake.root().join(STATE);
-        let left = state.read_dir().map_or(0, Iterator::count);
-        assert_eq!(left, 0, "the state is left, {case}");
+        assert!(fake.names(STATE).is_empty(), "the state is left, {case}");
     }
 }
 
@@ -251,6 +250,25 @@ fn what_cannot_be_put_back_stays_written_down() {
 }
 
 #[test]
+fn what_the_kernel_made_of_a_value_is_ours_too() {
+    let mut fake = Fake::new();
+    fake.read_ahead_step = 100;
+    let before = fake.all();
+    let steps = apply(&mut fake, &wish(&["disk.read_ahead"], false)).unwrap();
+    let step = steps.iter().find(|step| step.outcome == Outcome::Done).unwrap();
+    assert_eq!(step.to.as_deref(), Some("100"), "it says what is there, not what was asked for");
+    fake.read_ahead_step = 1;
+    assert_eq!(outcome_of(&revert(&mut fake), "disk.read_ahead"), &Outcome::Done);
+    assert_same(&fake.all(), &before, "after the revert");
+    // A kernel that takes a value and stays as it was has not been changed.
+    fake.read_ahead_step = 65;
+    fake.put("sys/block/sda/queue/read_ahead_kb", "65\n");
+    let steps = apply(&mut fake, &wish(&["disk.read_ahead"], false)).unwrap();
+    assert!(matches!(outcome_of(&steps, "disk.read_ahead"), Outcome::Failed(_)), "{steps:?}");
+    assert_eq!(revert(&mut fake), []);
+}
+
+#[test]
 fn a_damaged_state_stops_everything() {
     let mut fake = Fake::new();
     apply(&mut fake, &wish(&["vm.stat_interval"], false)).unwrap();
@@ -279,6 +297,17 @@ fn files_of_others_are_left_alone() {
 }
 
 #[test]
+fn what_a_family_does_not_turn_is_passed_over() {
+    let mut fake = Fake::new();
+    let steps = apply(&mut fake, &wish(&["mount", "cpu.guest_halt_poll"], false)).unwrap();
+    assert!(!steps.is_empty());
+    assert!(steps.iter().all(|step| matches!(step.outcome, Outcome::Skipped(_))), "{steps:?}");
+    let steps = apply(&mut fake, &wish(&["mount.barrier"], false)).unwrap();
+    assert!(matches!(outcome_of(&steps, "mount.barrier"), Outcome::Failed(_)));
+    assert_eq!(fake.changes, 0);
+}
+
+#[test]
 fn what_outlives_a_boot_is_what_was_applied() {
     let mut fake = Fake::new();
     let ids = ["vm.dirty", "vm.dirty_background", "net.ipv4.tcp_rmem", "disk.scheduler"];
@@ -302,7 +331,7 @@ fn what_outlives_a_boot_is_what_was_applied() {
     assert!(fake.text("etc/sysctl.d/90-ringkeeper.conf").contains("vm.stat_interval = 10\n"));
     assert!(fake.text("etc/sysctl.d/90-ringkeeper.conf").contains("vm.dirty_bytes"));
     revert(&mut fake);
-    assert!(!fake.root().join("etc/sysctl.d").exists());
+    assert_eq!(fake.resolved("etc/sysctl.d"), None);
 }
 
 #[test]
@@ -328,19 +357,40 @@ fn a_file_is_replaced_on_a_real_disk() {
 }
 
 #[test]
-fn one_at_a_time() {
+fn the_same_holds_for_real_files() {
+    let directory = tempfile::tempdir().unwrap();
     let fake = Fake::new();
-    let files = Rooted::new(fake.root());
-    let held = files.lock("etc").unwrap();
+    fake.write_to(directory.path());
+    let mut files = Rooted::new(directory.path());
+    let host = Host::look(&files, fake::served());
+    assert_eq!(host, fake.host());
+    let wish = wish(&["net.core", "nic.irq_affinity", "disk.read_ahead", "unit.file"], true);
+    let steps = change::apply(&mut files, &host, STATE, &wish).unwrap();
+    assert!(steps.iter().filter(|step| step.outcome == Outcome::Done).count() > 6);
+    assert_eq!(files.read("sys/devices/pci/block/sda/queue/read_ahead_kb").unwrap(), "128\n");
+    assert!(files.read("etc/systemd/system/ringkeeper.service").unwrap().contains("ExecStart"));
+    assert!(!change::revert(&mut files, STATE, false, false).unwrap().iter().any(Step::is_trouble));
+    for path in fake.paths() {
+        assert_eq!(files.read(path).unwrap(), fake.text(path), "{path}");
+    }
+    assert_eq!(files.names("etc"), ["sysctl.conf"]);
+    assert!(files.names(STATE).is_empty());
+}
+
+#[test]
+fn one_at_a_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = Rooted::new(directory.path());
+    let held = files.lock("").unwrap();
     assert!(held.is_some());
-    assert!(files.lock("etc").unwrap().is_none());
+    assert!(files.lock("").unwrap().is_none());
     drop(held);
-    assert!(files.lock("etc").unwrap().is_some());
+    assert!(files.lock("").unwrap().is_some());
     assert!(files.lock("nowhere").is_err());
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
 
     /// Any wishes, one after the other, with any starting values, the power going at any change of
     /// any of them, and a host that forgets some of them as a boot does: a revert is exact.

@@ -20,7 +20,11 @@ pub const KNOBS: &[Knob] = &[Knob {
     hand: Hand::Named,
     persist: Persist::ByItself,
     impact: Impact::Some,
-    effect: Effect::Unmeasured("to be measured"),
+    effect: Effect::Measured(
+        "`systemd-analyze security --offline=true` (252) gives it an exposure of 1.7, and 9.6 \
+         without its walls; the server starts and serves under its filter of system calls. It \
+         has not been started by systemd itself here",
+    ),
     undo: REMOVES,
     risk: "data outside of dataDir and dataLogDir cannot be written; systemctl daemon-reload \
            and a user `ringkeeper` are needed",
@@ -62,7 +66,6 @@ const UNIT: &str = "\
 # @mark@ --apply --only unit.file; `--revert` removes it.
 [Unit]
 Description=Ringkeeper, a ZooKeeper server
-Documentation=man:zookeeper
 After=network-online.target
 Wants=network-online.target
 # A server that cannot start says why and is tried again for ever, ten seconds apart.
@@ -74,8 +77,8 @@ User=ringkeeper
 Group=ringkeeper
 Restart=on-failure
 RestartSec=10
-# The command line, the configuration, the host and damaged data do not mend by themselves.
-RestartPreventExitStatus=2 3 4 5
+# The command line, the configuration and damaged data do not mend by themselves.
+RestartPreventExitStatus=2 3 5
 # It finishes what it has accepted and syncs it.
 TimeoutStopSec=60
 KillSignal=SIGTERM
@@ -86,7 +89,7 @@ LimitNOFILE=@files@
 # The last process to be killed when memory runs out.
 OOMScoreAdjust=-800
 
-# Walls.
+# Walls. The directories must be there, and belong to the user.
 ReadWritePaths=@directories@
 ProtectSystem=strict
 ProtectHome=read-only

@@ -116,6 +116,14 @@ fn middle(rounds: &[(Outcome, Outcome)]) -> Option<&(Outcome, Outcome)> {
     order.get(order.len().saturating_sub(1) / 2).copied()
 }
 
+fn left_of(round: &(Outcome, Outcome)) -> &Outcome {
+    &round.0
+}
+
+fn right_of(round: &(Outcome, Outcome)) -> &Outcome {
+    &round.1
+}
+
 fn troubles(rounds: &[(Outcome, Outcome)]) -> Vec<String> {
     let mut troubles = Vec::new();
     for (round, (left, right)) in rounds.iter().enumerate() {
@@ -131,9 +139,16 @@ fn troubles(rounds: &[(Outcome, Outcome)]) -> Vec<String> {
             if outcome.summary.events_missing.unwrap_or(0) > 0 {
                 say(format!("{} events missing", outcome.summary.events_missing.unwrap_or(0)));
             }
-            for limit in &outcome.generator.limited_by {
-                say(format!("the generator may have been the limit: {limit}"));
-            }
+        }
+    }
+    for (side, of) in [("left", left_of as fn(&_) -> &_), ("right", right_of)] {
+        let limits = rounds.iter().filter_map(|round| of(round).generator.limited_by.first());
+        let limits: Vec<&String> = limits.collect();
+        if let Some(first) = limits.first() {
+            let (count, all) = (limits.len(), rounds.len());
+            let often =
+                format!("{side}: the generator may have been the limit in {count} of {all}");
+            troubles.push(format!("{often} rounds: {first}"));
         }
     }
     troubles
@@ -271,5 +286,11 @@ mod tests {
         bad.summary.errors.insert("-4".to_owned(), 3);
         let row = Row::new("get", &[(outcome(1, 1.0, 1.0), bad)]);
         assert_eq!(row.troubles, ["round 1, right: error -4, 3 times"]);
+        let mut late = outcome(1, 1.0, 1.0);
+        late.generator.limited_by.push("it was late".to_owned());
+        let rounds = [(late.clone(), outcome(1, 1.0, 1.0)), (late, outcome(1, 1.0, 1.0))];
+        let told = Row::new("get", &rounds).troubles;
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].starts_with("left: ") && told[0].contains("2 of 2 rounds: it was late"));
     }
 }

@@ -262,7 +262,10 @@ impl Driver<'_> {
                     self.lanes[lane].listed = true;
                     return self.free.push_back(lane);
                 }
-                Room::Yes if self.phase == Phase::Loading => self.start(lane, now, now),
+                // What would begin behind the measured time counts nowhere.
+                Room::Yes if self.phase == Phase::Loading && now < self.window.to => {
+                    self.start(lane, now, now);
+                }
                 Room::Yes => return,
             }
         }

@@ -25,6 +25,9 @@ const NINES: [(f64, &str); 7] = [
 const COLOURS: [&str; 4] = ["a", "b", "c", "d"];
 const DASHED: [&str; 4] = ["a dash", "b dash", "c dash", "d dash"];
 
+/// CPU is counted in hundredths of a second: over less than this it is mostly rounding.
+const SAMPLE_SECONDS: f64 = 0.5;
+
 /// One outcome of those that are shown together.
 #[derive(Clone, Copy)]
 pub struct Side<'a> {
@@ -97,8 +100,17 @@ fn point_at(curve: &[CurvePoint], percentile: f64) -> Option<&CurvePoint> {
     curve.iter().find(|point| point.percentile >= percentile - 1e-9)
 }
 
+/// How much of the series is of the measured time: what drains after it is no load.
+fn measured(outcome: &Outcome) -> usize {
+    let end = outcome.summary.seconds * 1.001;
+    let at = &outcome.series.at_seconds;
+    at.iter().position(|at| *at > end).unwrap_or(at.len()).max(1).min(at.len())
+}
+
 fn end_of(sides: &[Side<'_>]) -> f64 {
-    let ends = sides.iter().filter_map(|side| side.outcome.series.at_seconds.last());
+    let ends = sides
+        .iter()
+        .filter_map(|side| side.outcome.series.at_seconds[..measured(side.outcome)].last());
     ends.fold(0.0, |end, at| end.max(*at))
 }
 
@@ -119,7 +131,7 @@ pub fn latency_over_time(sides: &[Side<'_>]) -> String {
         let line = |name: &str, class, values: &[f64], merge| Line {
             name: if sides.len() == 1 { name.to_owned() } else { format!("{} {name}", side.name) },
             class,
-            points: over_time(&series.at_seconds, values, true),
+            points: over_time(&series.at_seconds[..measured(side.outcome)], values, true),
             merge,
         };
         if sides.len() == 1 {
@@ -153,7 +165,11 @@ pub fn rate_over_time(sides: &[Side<'_>]) -> String {
         Line {
             name: if one { String::new() } else { side.name.to_owned() },
             class: if one { "a area" } else { COLOURS[index % 4] },
-            points: over_time(&series.at_seconds, &series.rate_per_second, false),
+            points: over_time(
+                &series.at_seconds[..measured(side.outcome)],
+                &series.rate_per_second,
+                false,
+            ),
             merge: Merge::Mean,
         }
     };
@@ -179,6 +195,9 @@ fn highest(lines: &[Line]) -> f64 {
 }
 
 pub fn capital(text: &str) -> String {
+    if text.chars().nth(1).is_none_or(|second| second.is_ascii_digit()) {
+        return text.to_owned();
+    }
     let mut letters = text.chars();
     letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
 }
@@ -239,7 +258,7 @@ fn server_plot(sides: &[Side<'_>], index: usize, title: String, measure: Measure
         let busy: Vec<f64> = both.map(|(user, system)| user + system).collect();
         let memory: Vec<f64> = series.resident_bytes.iter().map(|bytes| *bytes as f64).collect();
         let mut line = |name: &str, class, values: &[f64]| {
-            let points = over_time(&series.at_seconds, values, false);
+            let points = smooth(&series.at_seconds, values);
             lines.push(Line { name: name.to_owned(), class, points, merge: Merge::Mean });
         };
         match (sides.len(), measure) {
@@ -269,6 +288,20 @@ fn server_plot(sides: &[Side<'_>], index: usize, title: String, measure: Measure
     };
     let (width, marks) = (HALF, marks(sides));
     Plot { title, width, height: 200.0, x: seconds_axis(sides), y, lines, marks, hints: vec![] }
+}
+
+/// Means over windows of [`SAMPLE_SECONDS`] at least; a shorter rest at the end is left out.
+fn smooth(at: &[f64], values: &[f64]) -> Vec<(f64, Option<f64>)> {
+    let (mut points, mut before, mut time, mut sum) = (Vec::new(), 0.0, 0.0, 0.0);
+    for (at, value) in at.iter().zip(values) {
+        let step = (at - before).max(0.0);
+        (before, time, sum) = (*at, time + step, sum + value * step);
+        if time > SAMPLE_SECONDS * 0.99 {
+            points.push((*at, Some(sum / time)));
+            (time, sum) = (0.0, 0.0);
+        }
+    }
+    points
 }
 
 fn bytes_tick(value: f64) -> String {

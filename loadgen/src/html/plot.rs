@@ -159,7 +159,8 @@ impl Plot {
                 put(
                     &mut out,
                     format_args!(
-                        "<path class=\"mark\" d=\"M{x:.1} {top}V{bottom}\"><title>{}</title></path>",
+                        "<path class=\"mark\" d=\"M{x:.1} {top}V{bottom}\">\
+                         <title>{}</title></path>",
                         escape(what)
                     ),
                 );

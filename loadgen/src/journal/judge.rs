@@ -205,7 +205,14 @@ mod tests {
         };
         check("", |_| (), &[]);
         check("", |tree| drop(tree.remove("/j/r/w1/b")), &[(Fault::Missing, "/j/r/w1/b")]);
-        for node in [found("r.1.1", 0, 0x10, 0), found("r.1.3", 2, 0x12, 0), found("x", 1, 1, 0)] {
+        let wrong = [
+            found("r.1.1", 0, 0x10, 0),
+            found("r.1.3", 2, 0x12, 0),
+            found("r.1.3", 1, 0x13, 0),
+            found("r.1.3", 1, 0x12, 5),
+            found("x", 1, 0x12, 0),
+        ];
+        for node in wrong {
             check("", put("/j/r/w1/a", node), &[(Fault::Wrong, "/j/r/w1/a")]);
         }
         let deleted = found("r.1.4", 0, 0x13, 0);

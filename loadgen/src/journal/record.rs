@@ -5,7 +5,7 @@
 //! session WORKER opened|resumed|closed|expired ID                ID in hex
 //! ask     WORKER NUMBER OPERATION...                             before it is sent
 //! ok      WORKER NUMBER ZXID RESULT...                           acknowledged; one result for each
-//! failed  WORKER NUMBER CODE INDEX                               refused: the server changed nothing
+//! failed  WORKER NUMBER CODE INDEX                               refused: nothing was changed
 //! unknown WORKER NUMBER                                          sent, and no answer came
 //! ```
 //!

@@ -232,6 +232,27 @@ fn a_read_only_server_says_so() {
 }
 
 #[test]
+fn dump_tells_local_sessions_from_global_ones() {
+    let sessions = |mode, has_local: bool| {
+        let own = recorded(1).sessions.split_off(1);
+        let own_sessions = has_local.then_some(own);
+        let dump = format(Word::Dump, &ServerReport { mode, own_sessions, ..recorded(1) });
+        let end = dump.find("ephemeral nodes").expect("they follow");
+        dump[..end].lines().map(|it| it.split(" at ").next().unwrap_or(it)).collect::<String>()
+    };
+    let one = "1 expire\t0x100";
+    let first = sessions(Mode::Leader, true);
+    assert!(first.starts_with("SessionTracker dump:Local Session Sets (1)/(1):"), "{first}");
+    assert!(first.contains("Global Session Sets (2)/(2):") && first.contains(one), "{first}");
+    let first = sessions(Mode::Follower, true);
+    assert!(first.starts_with("SessionTracker dump:Local Session Sets (1)/(1):"), "{first}");
+    assert!(first.contains("Global Sessions(2):0x100"), "{first}");
+    assert!(first.contains("\t10000ms0x100") && first.ends_with("\t30000ms"), "{first}");
+    let first = sessions(Mode::Observer, false);
+    assert!(first.starts_with("SessionTracker dump:Global Sessions(2):0x100"), "{first}");
+}
+
+#[test]
 fn environment_has_apaches_names_and_then_ours() {
     let mut report = recorded(1);
     report.environment.insert("host.name".into(), "one.example".into());

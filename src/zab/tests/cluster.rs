@@ -13,9 +13,11 @@ use std::time::Duration;
 
 use crate::time::Time;
 use crate::wire::election::Notification;
+use crate::wire::opcode::OpCode;
 use crate::wire::quorum::{Extensions, FromLeader, FromLearner, ServerId};
+use crate::wire::txn::{self, TxnHeader};
 use crate::zab::Zab;
-use crate::zab::ensemble::{Ensemble, Member};
+use crate::zab::ensemble::{Ensemble, Member, NextConfig};
 use crate::zab::output::{Event, LinkId, Recovered, Role, Standing};
 use crate::zab::tests::invariants::{LinkChecker, Oracle};
 use crate::zxid::Zxid;
@@ -66,6 +68,8 @@ pub struct Disk {
     pub current_epoch: u32,
     pub standing: Standing,
     pub committed: Zxid,
+    /// The file with the members in force.
+    pub members: Option<Arc<[u8]>>,
     pub works: VecDeque<Work>,
     /// It does nothing until it is told to.
     pub is_slow: bool,
@@ -141,6 +145,8 @@ pub struct Cluster {
     /// Packets for which this holds are not delivered, and those behind them.
     pub holds: Option<fn(&Mail) -> bool>,
     pub counter_max: Option<u32>,
+    /// Members may change.
+    pub is_dynamic: bool,
     pub next_link: u64,
     random: u64,
     payload: u64,
@@ -179,6 +185,7 @@ impl Cluster {
             commit_log_count: 500,
             holds: None,
             counter_max: None,
+            is_dynamic: false,
             next_link: 0,
             random: seed,
             payload: 0,
@@ -202,13 +209,13 @@ impl Cluster {
     }
 
     pub fn ensemble(&self, me: ServerId) -> Ensemble {
-        Ensemble {
+        let ensemble = Ensemble {
             me,
             members: self.members.clone(),
             config: Arc::from(&b"config"[..]),
             config_version: 0,
             next: None,
-            is_dynamic: false,
+            is_dynamic: self.is_dynamic,
             tick: TICK,
             init_limit_ticks: 10,
             sync_limit_ticks: 5,
@@ -216,7 +223,17 @@ impl Cluster {
             commit_log_bytes_max: 1 << 20,
             // With one that speaks as Apache's do.
             extensions: Extensions { cumulative: me != server(2), ..Extensions::ALL },
+        };
+        if !self.is_dynamic {
+            return ensemble;
         }
+        let roles = self.members.iter().map(|member| (member.id.0, !member.is_observer));
+        let first = members_text(&roles.collect::<Vec<_>>(), Zxid::ZERO);
+        let disk = &self.nodes[&me].disk;
+        let kept = disk.members.clone().unwrap_or(Arc::from(first.as_bytes()));
+        let kept = NextConfig::parse(&kept).expect("servers keep what makes sense");
+        let logged = disk.state.iter().rev().find_map(|(_, txn)| proposed_text(txn));
+        ensemble.under(kept).in_tree(logged.as_deref(), disk.committed.min(disk.log.last()))
     }
 
     pub fn random(&mut self, bound: usize) -> usize {
@@ -225,6 +242,24 @@ impl Cluster {
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         ((mixed ^ (mixed >> 31)) % bound.max(1) as u64) as usize
+    }
+}
+
+/// Members as text: each with whether it votes.
+pub fn members_text(roles: &[(i64, bool)], version: Zxid) -> String {
+    let mut text = String::new();
+    for (id, is_voter) in roles {
+        let role = if *is_voter { "participant" } else { "observer" };
+        text += &format!("server.{id}=s{id}:1:2:{role};3\n");
+    }
+    format!("{text}version={:x}", version.raw())
+}
+
+/// The text of the members that a transaction proposes, if it does.
+fn proposed_text(bytes: &[u8]) -> Option<Vec<u8>> {
+    match txn::decode(bytes).ok()?.txn {
+        txn::Txn::SetData { data, .. } => Some(data?.to_vec()),
+        _ => None,
     }
 }
 
@@ -240,6 +275,7 @@ impl Node {
                 current_epoch: 0,
                 standing: Standing::Sound,
                 committed: Zxid::ZERO,
+                members: None,
                 works: VecDeque::new(),
                 is_slow: false,
             },
@@ -572,10 +608,31 @@ impl Cluster {
             node.next_counter += 1;
             self.payload += 1;
             let txn: Arc<[u8]> = Arc::from(&self.payload.to_be_bytes()[..]);
-            self.node_mut(id).tree.push((zxid, Arc::clone(&txn)));
-            self.with(server(id), |zab, now| zab.propose(now, zxid, txn));
-            self.check();
+            self.propose_txn(id, zxid, txn);
         }
+    }
+
+    fn propose_txn(&mut self, id: i64, zxid: Zxid, txn: Arc<[u8]>) {
+        self.node_mut(id).tree.push((zxid, Arc::clone(&txn)));
+        self.with(server(id), |zab, now| zab.propose(now, zxid, txn));
+        self.check();
+    }
+
+    /// The pipeline of the leader `id` proposes other members; under which zxid.
+    pub fn propose_members(&mut self, id: i64, roles: &[(i64, bool)]) -> Zxid {
+        let node = self.node_mut(id);
+        let Role::Leading { epoch } = node.role else { panic!("{id} does not lead") };
+        let zxid = Zxid::new(epoch, node.next_counter);
+        node.next_counter += 1;
+        let text = members_text(roles, zxid);
+        let header = TxnHeader { session: 1, cxid: 1, zxid, time_ms: 1 };
+        let mut bytes = Vec::new();
+        txn::encode_header(&header, OpCode::Reconfig, &mut bytes);
+        let data = Some(text.as_bytes());
+        let change = txn::Txn::SetData { path: "/zookeeper/config", data, version: -1 };
+        change.encode_record(&mut bytes);
+        self.propose_txn(id, zxid, Arc::from(bytes));
+        zxid
     }
 
     /// The pipeline of `id` asks whether it leads.

@@ -245,7 +245,7 @@ impl Cluster {
             Action::SaveSound => node.work(Work::Sound),
             Action::Resigned => node.has_resigned = true,
             // The cluster's nodes reach each other by their numbers.
-            Action::Members { .. } => {}
+            Action::Members { current, .. } => node.disk.members = Some(current),
             Action::Stop { reason } => node.stopped = Some(reason),
         }
     }
@@ -292,7 +292,8 @@ impl Cluster {
         for node in self.nodes.values() {
             self.oracle.check_node(node);
         }
-        if let Some(id) = self.nodes.keys().next() {
+        // Where members change, each transaction has its own quorum.
+        if let Some(id) = self.nodes.keys().next().filter(|_| !self.is_dynamic) {
             self.oracle.durability(&self.nodes, &self.ensemble(*id));
         }
     }

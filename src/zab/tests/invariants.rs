@@ -238,14 +238,14 @@ impl LinkChecker {
                 self.check_next(*zxid);
                 self.proposals.push_back(*zxid);
             }
-            FromLeader::Commit { zxid } => {
+            FromLeader::Commit { zxid } | FromLeader::CommitAndActivate { zxid, .. } => {
                 let mut first = self.proposals.pop_front();
                 while self.agreed.cumulative && first.is_some_and(|first| first < *zxid) {
                     first = self.proposals.pop_front();
                 }
                 assert_eq!(first, Some(*zxid), "COMMIT out of order");
             }
-            FromLeader::Inform { zxid, .. } => {
+            FromLeader::Inform { zxid, .. } | FromLeader::InformAndActivate { zxid, .. } => {
                 assert!(self.is_observer && self.has_new_leader);
                 self.check_next(*zxid);
             }

@@ -6,4 +6,5 @@ mod deliver;
 mod faults;
 mod invariants;
 mod java;
+mod members;
 mod stories;

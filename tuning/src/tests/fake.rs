@@ -1,15 +1,14 @@
-//! A host in a temporary directory, with the habits of a kernel that matter here.
+//! A host in memory, with the habits of a kernel that matter here.
 //!
 //! * A file of choices shows all of them, the one in force in brackets, and refuses others.
-//! * Of `vm.dirty_bytes` and `vm.dirty_ratio`, setting one resets the other, and 0 bytes is refused.
+//! * Of `vm.dirty_bytes` and `vm.dirty_ratio`, setting one resets the other; 0 bytes is refused.
 //! * Another disk scheduler brings its own `nr_requests` and `iosched/`; the old one's are gone.
-//! * `read_ahead_kb` is rounded down to 4.
+//! * `read_ahead_kb` is rounded down to a multiple, 4 unless a test says otherwise.
 //! * The power goes before any change that a test names, in the middle of it where it is a file
 //!   that is written; nothing changes after that until the next start.
-//! * Nothing is synced, since a disk that is slow is not what is tested.
 //! * Files can be read-only, as in a container.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
@@ -17,20 +16,24 @@ use std::path::Path;
 
 use crate::form::Form;
 use crate::host::{Host, Served};
-use crate::system::{Rooted, System, directory_of};
+use crate::system::{System, directory_of};
 
 /// Where tests keep the state.
 pub const STATE: &str = "var/lib/ringkeeper/tuning";
 
 pub struct Fake {
-    directory: tempfile::TempDir,
-    files: Rooted,
+    files: BTreeMap<String, String>,
+    directories: BTreeSet<String>,
+    /// By where they stand, with the directory that they lead to.
+    links: BTreeMap<String, String>,
     /// Changes until the power goes; `None` for ever.
     pub power: Option<usize>,
     /// Whether the power has gone.
     is_dark: bool,
     /// Changes so far.
     pub changes: usize,
+    /// What `read_ahead_kb` is rounded to.
+    pub read_ahead_step: u64,
     /// Files that cannot be written.
     pub read_only: Vec<&'static str>,
 }
@@ -131,20 +134,26 @@ const FILES: &[(&str, &str)] = &[
 
 /// Links, by where they stand and where they lead.
 const LINKS: &[(&str, &str)] = &[
-    ("sys/dev/block/8:1", "../../devices/pci/block/sda/sda1"),
-    ("sys/dev/block/8:16", "../../devices/pci/block/sdb"),
-    ("sys/block/sda", "../devices/pci/block/sda"),
-    ("sys/block/sdb", "../devices/pci/block/sdb"),
-    ("sys/class/net/eth0", "../../devices/pci/card/virtio2/net/eth0"),
-    ("sys/devices/pci/card/virtio2/net/eth0/device", "../../../virtio2"),
+    ("sys/dev/block/8:1", "sys/devices/pci/block/sda/sda1"),
+    ("sys/dev/block/8:16", "sys/devices/pci/block/sdb"),
+    ("sys/block/sda", "sys/devices/pci/block/sda"),
+    ("sys/block/sdb", "sys/devices/pci/block/sdb"),
+    ("sys/class/net/eth0", "sys/devices/pci/card/virtio2/net/eth0"),
+    ("sys/devices/pci/card/virtio2/net/eth0/device", "sys/devices/pci/card/virtio2"),
 ];
 
 impl Fake {
     pub fn new() -> Fake {
-        let directory = tempfile::tempdir().unwrap();
-        let files = Rooted::new(directory.path());
-        let (power, is_dark, read_only) = (None, false, Vec::new());
-        let fake = Fake { directory, files, power, is_dark, changes: 0, read_only };
+        let mut fake = Fake {
+            files: BTreeMap::new(),
+            directories: BTreeSet::from([String::new()]),
+            links: BTreeMap::new(),
+            power: None,
+            is_dark: false,
+            changes: 0,
+            read_ahead_step: 4,
+            read_only: Vec::new(),
+        };
         for (path, text) in FILES {
             fake.put(path, text);
         }
@@ -158,30 +167,68 @@ impl Fake {
             fake.put(&siblings, ["0-1\n", "2-3\n"][cpu / 2]);
         }
         for (link, target) in LINKS {
-            let link = fake.directory.path().join(link);
-            fs::create_dir_all(link.parent().unwrap()).unwrap();
-            symlink(target, link).unwrap();
+            fake.link(link, target);
         }
         fake
     }
 
     /// Makes a file hold a text, as somebody else would.
-    pub fn put(&self, path: &str, text: &str) {
-        let path = self.directory.path().join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
+    pub fn put(&mut self, path: &str, text: &str) {
+        let path = self.followed(path);
+        self.make_above(&path);
+        self.files.insert(path, text.to_owned());
+    }
+
+    /// Makes a link to a directory.
+    pub fn link(&mut self, from: &str, to: &str) {
+        self.make_above(from);
+        self.links.insert(from.to_owned(), to.to_owned());
+    }
+
+    fn make_above(&mut self, path: &str) {
+        let above = path.match_indices('/').map(|(at, _)| path[..at].to_owned());
+        self.directories.extend(above);
     }
 
     pub fn text(&self, path: &str) -> String {
-        fs::read_to_string(self.directory.path().join(path)).unwrap()
+        self.files[&self.followed(path)].clone()
     }
 
-    pub fn delete(&self, path: &str) {
-        fs::remove_file(self.directory.path().join(path)).unwrap();
+    /// Every file.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.files.keys().map(String::as_str)
     }
 
-    pub fn root(&self) -> &Path {
-        self.directory.path()
+    /// Makes the same files, and links, in a directory of the real file system.
+    pub fn write_to(&self, root: &Path) {
+        let above = |path: &Path| fs::create_dir_all(path.parent().unwrap()).unwrap();
+        for (path, text) in &self.files {
+            let path = root.join(path);
+            above(&path);
+            fs::write(path, text).unwrap();
+        }
+        for (from, to) in &self.links {
+            let (from, to) = (root.join(from), root.join(to));
+            above(&from);
+            symlink(to, from).unwrap();
+        }
+    }
+
+    pub fn delete(&mut self, path: &str) {
+        assert!(self.files.remove(&self.followed(path)).is_some(), "{path} is not there");
+    }
+
+    /// Where a path leads once its links are followed, whether something is there or not.
+    fn followed(&self, path: &str) -> String {
+        let mut followed = String::new();
+        for part in path.split('/').filter(|part| !part.is_empty()) {
+            let gap = if followed.is_empty() { "" } else { "/" };
+            followed = format!("{followed}{gap}{part}");
+            if let Some(target) = self.links.get(&followed) {
+                followed.clone_from(target);
+            }
+        }
+        followed
     }
 
     /// The host, whose executors are bound to CPUs 0 to 2.
@@ -191,27 +238,11 @@ impl Fake {
 
     /// Every file and directory outside of the state's, with its content; blanks count as one.
     pub fn all(&self) -> BTreeMap<String, String> {
-        let mut all = BTreeMap::new();
-        let mut open = vec![self.directory.path().to_owned()];
-        while let Some(directory) = open.pop() {
-            for entry in fs::read_dir(directory).unwrap() {
-                let path = entry.unwrap().path();
-                let name = path.strip_prefix(self.directory.path()).unwrap();
-                let name = name.to_str().unwrap().to_owned();
-                if name == "var" || path.is_symlink() {
-                    continue;
-                }
-                if path.is_dir() {
-                    all.insert(name, "a directory".to_owned());
-                    open.push(path);
-                } else {
-                    let text = fs::read_to_string(&path).unwrap();
-                    let words: Vec<&str> = text.split_whitespace().collect();
-                    all.insert(name, words.join(" "));
-                }
-            }
-        }
-        all
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let files = self.files.iter().map(|(path, text)| (path.clone(), words(text)));
+        let directories =
+            self.directories.iter().map(|path| (path.clone(), "a directory".to_owned()));
+        files.chain(directories).filter(|(path, _)| !path.starts_with("var")).collect()
     }
 
     /// Gives the power back.
@@ -235,7 +266,7 @@ impl Fake {
 
     fn kernel_takes(&mut self, path: &str, value: &str) -> io::Result<()> {
         let refused = || io::Error::from(io::ErrorKind::InvalidInput);
-        let text = self.files.read(path)?;
+        let text = self.read(path)?;
         if path.starts_with("proc/sys/vm/dirty") {
             return self.dirty_takes(path, value);
         }
@@ -252,13 +283,14 @@ impl Fake {
             if path.ends_with("queue/scheduler") && old != value {
                 self.scheduler_changes(directory_of(path), value);
             }
-            return self.files.set(path, &spelled);
-        }
-        if path.ends_with("read_ahead_kb") {
+            self.put(path, &spelled);
+        } else if path.ends_with("read_ahead_kb") {
             let number: u64 = value.parse().map_err(|_| refused())?;
-            return self.files.set(path, &(number / 4 * 4).to_string());
+            self.put(path, &format!("{}\n", number / self.read_ahead_step * self.read_ahead_step));
+        } else {
+            self.put(path, &format!("{value}\n"));
         }
-        self.files.set(path, value)
+        Ok(())
     }
 
     fn dirty_takes(&mut self, path: &str, value: &str) -> io::Result<()> {
@@ -267,14 +299,15 @@ impl Fake {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let other = if unit == "bytes" { "ratio" } else { "bytes" };
-        self.files.set(&format!("{base}_{other}"), "0")?;
-        self.files.set(path, value)
+        self.put(&format!("{base}_{other}"), "0");
+        self.put(path, value);
+        Ok(())
     }
 
     fn scheduler_changes(&mut self, queue: &str, scheduler: &str) {
-        let queue = self.files.resolved(queue).unwrap();
-        let own = self.directory.path().join(&queue).join("iosched");
-        fs::remove_dir_all(&own).ok();
+        let own = format!("{}/iosched", self.followed(queue));
+        self.files.retain(|path, _| !path.starts_with(&own));
+        self.directories.remove(&own);
         let requests = if scheduler == "none" { "128" } else { "256" };
         self.put(&format!("{queue}/nr_requests"), requests);
         if scheduler != "none" {
@@ -300,17 +333,27 @@ pub fn served() -> Served {
     }
 }
 
+fn missing() -> io::Error {
+    io::ErrorKind::NotFound.into()
+}
+
 impl System for Fake {
     fn read(&self, path: &str) -> io::Result<String> {
-        self.files.read(path)
+        self.files.get(&self.followed(path)).cloned().ok_or_else(missing)
     }
 
     fn names(&self, directory: &str) -> Vec<String> {
-        self.files.names(directory)
+        let base = format!("{}/", self.followed(directory));
+        let all = self.files.keys().chain(&self.directories).chain(self.links.keys());
+        let below = all.filter_map(|path| path.strip_prefix(&base));
+        let names: BTreeSet<&str> = below.filter(|name| !name.contains('/')).collect();
+        names.into_iter().map(str::to_owned).collect()
     }
 
     fn resolved(&self, path: &str) -> Option<String> {
-        self.files.resolved(path)
+        let path = self.followed(path);
+        let is_there = self.files.contains_key(&path) || self.directories.contains(&path);
+        is_there.then_some(path)
     }
 
     fn set(&mut self, path: &str, value: &str) -> io::Result<()> {
@@ -322,39 +365,54 @@ impl System for Fake {
     }
 
     fn stage(&mut self, path: &str, text: &str) -> io::Result<()> {
+        if !self.directories.contains(directory_of(path)) {
+            return Err(missing());
+        }
         if self.power == Some(0) && !self.is_dark {
             // The power goes while it is written: half of it is there.
             let half = (0..=text.len() / 2).rev().find(|at| text.is_char_boundary(*at));
-            fs::write(self.directory.path().join(path), &text[..half.unwrap_or(0)])?;
+            self.put(path, &text[..half.unwrap_or(0)]);
         }
         self.change()?;
-        fs::write(self.directory.path().join(path), text)
+        self.put(path, text);
+        Ok(())
     }
 
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
         self.change()?;
-        self.files.rename(from, to)
+        let text = self.files.remove(from).ok_or_else(missing)?;
+        self.files.insert(to.to_owned(), text);
+        Ok(())
     }
 
     fn remove(&mut self, path: &str) -> io::Result<()> {
-        if self.files.resolved(path).is_some() {
-            self.change()?;
+        if !self.files.contains_key(path) {
+            return Err(missing());
         }
-        self.files.remove(path)
+        self.change()?;
+        self.files.remove(path);
+        Ok(())
     }
 
     fn make_directory(&mut self, path: &str) -> io::Result<()> {
+        if !self.directories.contains(directory_of(path)) {
+            return Err(missing());
+        }
         self.change()?;
-        self.files.make_directory(path)
+        let is_new = self.directories.insert(path.to_owned());
+        if is_new { Ok(()) } else { Err(io::ErrorKind::AlreadyExists.into()) }
     }
 
     fn remove_directory(&mut self, path: &str) -> io::Result<()> {
+        if !self.names(path).is_empty() {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
         self.change()?;
-        self.files.remove_directory(path)
+        if self.directories.remove(path) { Ok(()) } else { Err(missing()) }
     }
 
     fn sync_directory(&mut self, path: &str) -> io::Result<()> {
         self.change()?;
-        fs::read_dir(self.directory.path().join(path)).map(drop)
+        if self.directories.contains(path) { Ok(()) } else { Err(missing()) }
     }
 }

@@ -13,7 +13,7 @@ fn findings(fake: &Fake, served: Served, id: &str) -> Vec<Finding> {
 }
 
 /// What is said of a knob when its file holds a text, as a word and what is wanted.
-fn said(fake: &Fake, id: &str, file: &str, text: &str) -> String {
+fn said(fake: &mut Fake, id: &str, file: &str, text: &str) -> String {
     fake.put(file, text);
     let findings = findings(fake, served(), id);
     let finding = findings.iter().find(|it| it.path.is_empty() || it.path == file);
@@ -29,9 +29,9 @@ fn said(fake: &Fake, id: &str, file: &str, text: &str) -> String {
 
 /// Checks a table of texts and what is said of them.
 fn check(id: &str, file: &str, cases: &[(&str, &str)]) {
-    let fake = Fake::new();
+    let mut fake = Fake::new();
     for (text, expected) in cases {
-        let said = said(&fake, id, file, text);
+        let said = said(&mut fake, id, file, text);
         assert!(said.starts_with(expected), "{id} {text:?}: {said}, not {expected}");
     }
 }
@@ -65,7 +65,7 @@ fn kernel() {
 
 #[test]
 fn packets_are_counted_before_their_queue_is_made_longer() {
-    let fake = Fake::new();
+    let mut fake = Fake::new();
     fake.put("proc/net/softnet_stat", "0001 00000000 0\n");
     let findings = findings(&fake, served(), "net.core.netdev_max_backlog");
     assert_eq!(findings[0].verdict, Verdict::Ok);
@@ -73,9 +73,9 @@ fn packets_are_counted_before_their_queue_is_made_longer() {
 
 #[test]
 fn io_uring_that_works_is_fine_whatever_the_setting() {
-    let fake = Fake::new();
+    let mut fake = Fake::new();
     let refused = Served { ring: Err("not permitted".to_owned()), ..served() };
-    let verdict = |served: &Served, text: &str| {
+    let mut verdict = |served: &Served, text: &str| {
         fake.put("proc/sys/kernel/io_uring_disabled", text);
         let findings = findings(&fake, served.clone(), "kernel.io_uring_disabled");
         (findings[0].verdict.clone(), report::stops(&findings))
@@ -120,9 +120,9 @@ fn memory() {
         ],
     );
     check("vm.swappiness", "proc/sys/vm/swappiness", &[("60", "set 1"), ("1", "ok"), ("0", "ok")]);
-    let fake = Fake::new();
+    let mut fake = Fake::new();
     fake.put("proc/swaps", "Filename Type Size Used Priority\n");
-    assert!(said(&fake, "vm.swappiness", "proc/sys/vm/swappiness", "60").starts_with("moot"));
+    assert!(said(&mut fake, "vm.swappiness", "proc/sys/vm/swappiness", "60").starts_with("moot"));
 }
 
 #[test]
@@ -138,9 +138,9 @@ fn disks() {
             ("[kyber]", "moot"),
         ],
     );
-    let fake = Fake::new();
+    let mut fake = Fake::new();
     fake.put("proc/cpuinfo", "flags : fpu hypervisor sse\n");
-    let said = said(&fake, "disk.scheduler", scheduler, "none [mq-deadline]");
+    let said = said(&mut fake, "disk.scheduler", scheduler, "none [mq-deadline]");
     assert_eq!(said, "set none");
     check(
         "disk.read_ahead",
@@ -197,17 +197,12 @@ fn a_directory_is_on_the_longest_mount_above_it() {
 
 #[test]
 fn a_volume_is_on_the_disks_that_it_is_made_of() {
-    let fake = Fake::new();
+    let mut fake = Fake::new();
     let dm = "sys/devices/virtual/block/dm-0";
     fake.put(&format!("{dm}/size"), "1\n");
-    let link = |from: &str, to: &str| {
-        let from = fake.root().join(from);
-        std::fs::create_dir_all(from.parent().unwrap()).unwrap();
-        std::os::unix::fs::symlink(to, from).unwrap();
-    };
-    link("sys/dev/block/253:0", "../../devices/virtual/block/dm-0");
-    link(&format!("{dm}/slaves/sda1"), "../../../../pci/block/sda/sda1");
-    link(&format!("{dm}/slaves/sdb"), "../../../../pci/block/sdb");
+    fake.link("sys/dev/block/253:0", dm);
+    fake.link(&format!("{dm}/slaves/sda1"), "sys/devices/pci/block/sda/sda1");
+    fake.link(&format!("{dm}/slaves/sdb"), "sys/devices/pci/block/sdb");
     fake.put("proc/self/mountinfo", "22 1 253:0 / / rw - xfs /dev/dm-0 rw\n");
     assert_eq!(fake.host().disks, ["sda", "sdb"]);
 }
@@ -243,11 +238,11 @@ fn processors() {
     check("cpu.guest_halt_poll", polls, &[("0", "moot")]);
     let active = "sys/devices/system/cpu/smt/active";
     check("cpu.smt", active, &[("1", "yours fewer executors"), ("0", "ok")]);
-    let fake = Fake::new();
+    let mut fake = Fake::new();
     fake.put("proc/cpuinfo", "flags\t: hypervisor\n");
-    assert_eq!(said(&fake, "cpu.guest_halt_poll", polls, "0"), "named 200000");
-    assert_eq!(said(&fake, "cpu.guest_halt_poll", polls, "50000"), "ok");
-    assert!(said(&fake, "cpu.resume_latency", resume, "0").starts_with("moot"));
+    assert_eq!(said(&mut fake, "cpu.guest_halt_poll", polls, "0"), "named 200000");
+    assert_eq!(said(&mut fake, "cpu.guest_halt_poll", polls, "50000"), "ok");
+    assert!(said(&mut fake, "cpu.resume_latency", resume, "0").starts_with("moot"));
     // The CPU without an executor is not looked at.
     assert_eq!(findings(&fake, served(), "cpu.governor").len(), 3);
 }
@@ -290,7 +285,7 @@ fn the_unit_has_the_limits_and_directories_of_the_configuration() {
 
 #[test]
 fn a_filter_that_lets_io_uring_through_is_fine() {
-    let fake = Fake::new();
+    let mut fake = Fake::new();
     fake.put("proc/self/status", "Name:\tx\nSeccomp:\t2\nSeccomp_filters:\t1\n");
     let verdict = |ring| {
         let found = findings(&fake, Served { ring, ..served() }, "seccomp.filter");
@@ -347,4 +342,19 @@ fn the_profile_is_what_docker_and_podman_read() {
     for rule in rules.iter().filter(|rule| rule["args"].is_array()) {
         assert_eq!(names(rule).len(), 1, "{rule}");
     }
+}
+
+#[test]
+fn who_profiles_asks_for_it() {
+    let path = "proc/sys/kernel/perf_event_paranoid";
+    check(
+        "kernel.perf_event_paranoid",
+        path,
+        &[("2", "named 1"), ("1", "ok"), ("-1", "ok"), ("?", "moot")],
+    );
+    let cases = [("1", "named 0"), ("0", "ok")];
+    check("kernel.kptr_restrict", "proc/sys/kernel/kptr_restrict", &cases);
+    let fake = Fake::new();
+    let found = findings(&fake, served(), "kernel.perf_event_paranoid");
+    assert!(report::matters(&found).is_empty(), "it makes nothing faster");
 }

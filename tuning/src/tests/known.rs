@@ -73,7 +73,7 @@ fn the_page_of_one_knob_is_a_part_of_the_whole() {
 
 #[test]
 fn what_matters_most_stands_first() {
-    let fake = Fake::new();
+    let mut fake = Fake::new();
     let mut host = fake.host();
     host.served.ring = Err("not permitted".to_owned());
     fake.put("proc/sys/kernel/io_uring_disabled", "2\n");
@@ -127,8 +127,8 @@ fn the_table_of_steps_has_a_line_for_each() {
     let mut fake = Fake::new();
     fake.read_only = vec!["proc/sys/vm/swappiness"];
     let steps = apply(&mut fake, &wish(&["vm.swappiness", "vm.stat_interval"], false)).unwrap();
-    let expected = "  FAILED vm.swappiness     /proc/sys/vm/swappiness  60: read-only here, as in a \
-                    container: set it on the host\n";
+    let expected = "  FAILED vm.swappiness     /proc/sys/vm/swappiness  60: read-only here, as \
+                    in a container: set it on the host\n";
     let table = report::steps_table(&steps);
     assert_eq!(table.lines().count(), 2);
     assert!(table.contains(expected), "{table}");

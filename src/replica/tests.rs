@@ -1,0 +1,132 @@
+//! A member of an ensemble of one, whose disk is as quick as it is asked.
+
+use super::*;
+use crate::pipeline::Then;
+use crate::pipeline::session::Sessions;
+use crate::pipeline::tests::{TREE, settings};
+use crate::wire::quorum::Extensions;
+use crate::zab::ensemble::{Ensemble, Member};
+use crate::zab::output::{Recovered, Standing};
+
+const NOW: Time = Time::from_nanos(0);
+const WALL: WallMs = WallMs(0);
+
+fn ensemble() -> Ensemble {
+    let id = ServerId(1);
+    Ensemble {
+        me: id,
+        members: vec![Member { id, is_observer: false, group: None, weight: 1 }],
+        config: Arc::from(&b"version=0"[..]),
+        config_version: 0,
+        next: None,
+        is_dynamic: false,
+        tick: Duration::from_secs(2),
+        init_limit_ticks: 10,
+        sync_limit_ticks: 5,
+        commit_log_count: 500,
+        commit_log_bytes_max: 1 << 20,
+        extensions: Extensions::ALL,
+    }
+}
+
+fn member() -> Replica {
+    let recovered = Recovered {
+        last: Zxid::ZERO,
+        committed: Zxid::ZERO,
+        accepted_epoch: 0,
+        current_epoch: 0,
+        standing: Standing::Sound,
+    };
+    let sessions = Sessions::new(2000, 1, 5000);
+    let pipeline = Pipeline::new(Writer::new(TREE, NOW), sessions, settings(), 1, NOW);
+    Replica::member(pipeline, Zab::new(ensemble(), recovered, 7, NOW))
+}
+
+/// A connection asks for a session: one transaction.
+fn connect(replica: &mut Replica, connection: u64) {
+    let client = Client { core: 0, connection };
+    let (timeout_ms, session, password) = (10_000, 0, None);
+    let connect = Connect { client, timeout_ms, session, password, read_only: None };
+    replica.handle_connect(connect, NOW, WALL);
+}
+
+/// Does what is asked for until nothing more is; what the last append was, if `has_disk`, is
+/// durable, and whether this server has left its ensemble.
+fn perform(replica: &mut Replica, has_disk: bool) -> bool {
+    let mut has_resigned = false;
+    while let Some(action) = replica.poll_action() {
+        match action {
+            Action::SaveAcceptedEpoch { epoch } => replica.handle_accepted_epoch_saved(NOW, epoch),
+            Action::SaveCurrentEpoch { epoch } => replica.handle_current_epoch_saved(NOW, epoch),
+            Action::Append { zxid, .. } if has_disk => replica.handle_persisted(NOW, zxid),
+            Action::Resigned => has_resigned = true,
+            _ => {}
+        }
+    }
+    has_resigned
+}
+
+fn leader() -> Replica {
+    let mut replica = member();
+    perform(&mut replica, true);
+    assert_eq!(replica.role(), Role::Leading { epoch: 1 });
+    replica
+}
+
+/// An epoch's start is shown to clients as what was processed, once all before it is published and
+/// once only; a server that looks for a leader has begun nothing.
+#[test]
+fn an_epoch_is_begun_once_behind_everything_before_it() {
+    let mut replica = member();
+    assert_eq!(replica.poll_begun(), None);
+    perform(&mut replica, true);
+    assert!(replica.poll_published().is_none());
+    assert_eq!(replica.poll_begun(), Some(Zxid::new(1, 0)));
+    assert_eq!(replica.poll_begun(), None);
+    connect(&mut replica, 1);
+    perform(&mut replica, true);
+    let published = replica.poll_published().unwrap();
+    assert_eq!(published.through, Zxid::new(1, 1));
+    assert!(matches!(published.outboxes[0].replies[0].then, Then::Begin { .. }));
+    assert_eq!(replica.poll_begun(), None);
+    replica.resign(NOW);
+    perform(&mut replica, true);
+    assert_eq!((replica.role(), replica.poll_begun()), (Role::Looking, None));
+}
+
+/// What clients ask while a leader hands over could not be proposed any more: it waits for the next
+/// leader, or for the connection's end.
+#[test]
+fn a_leader_that_resigns_prepares_nothing_more() {
+    let mut replica = leader();
+    connect(&mut replica, 1);
+    replica.resign(NOW);
+    connect(&mut replica, 2);
+    assert!(perform(&mut replica, true), "what it had prepared is committed first");
+    assert_eq!(replica.pipeline().prepared(), Zxid::new(1, 1));
+    assert_eq!(replica.poll_published().unwrap().through, Zxid::new(1, 1));
+    assert_eq!(replica.role(), Role::Looking);
+}
+
+/// With nothing on its way a leadership ends at once, and what comes in the same turn is no
+/// transaction of it.
+#[test]
+fn a_leader_without_work_resigns_at_once() {
+    let mut replica = leader();
+    replica.resign(NOW);
+    connect(&mut replica, 1);
+    assert!(perform(&mut replica, true));
+    assert_eq!(replica.pipeline().prepared(), Zxid::ZERO);
+}
+
+/// Nothing is shown before the disk has it.
+#[test]
+fn what_is_not_durable_is_not_published() {
+    let mut replica = leader();
+    connect(&mut replica, 1);
+    perform(&mut replica, false);
+    assert!(replica.poll_published().is_none());
+    replica.handle_persisted(NOW, Zxid::new(1, 1));
+    perform(&mut replica, false);
+    assert_eq!(replica.poll_published().unwrap().through, Zxid::new(1, 1));
+}
