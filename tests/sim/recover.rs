@@ -228,8 +228,7 @@ impl World {
         if self.servers[server].process.is_some() {
             return;
         }
-        let now = self.clock(server);
-        let wall = self.wall(server);
+        let (now, wall) = (self.clock(server), self.wall(server));
         let knobs = self.knobs.clone();
         let it = &mut self.servers[server];
         it.life += 1;
@@ -249,7 +248,6 @@ impl World {
         sessions.revive(&mut live, now);
         let mut pipeline = Pipeline::new(writer, live, settings(&knobs), knobs.cores, now);
         pipeline.set_committed(readable_from);
-        let seed = self.random.next();
         let ensemble = ensemble(&knobs, id, &self.servers[server].disk);
         let node = pipeline.writer().node(CONFIG_PATH);
         let stored = node.as_ref().and_then(|node| node.data());
@@ -257,7 +255,7 @@ impl World {
         if knobs.is_dynamic {
             pipeline.put_members(&ensemble.config, wall);
         }
-        let zab = Zab::new(ensemble, recovered, seed, now);
+        let zab = Zab::new(ensemble, recovered, self.random.next(), now);
         let tree = Arc::clone(pipeline.writer().tree());
         let version = pipeline.committed();
         let mistakes = knobs.tampering.core;
