@@ -1,5 +1,5 @@
-//! The members of an ensemble as text: in `/zookeeper/config`, in notifications, in NEWLEADER and in
-//! dynamic configuration files (`QuorumMaj.java`, `QuorumHierarchical.java`, `QuorumServer`).
+//! The members of an ensemble as text: in `/zookeeper/config`, in notifications, in NEWLEADER and
+//! in dynamic configuration files (`QuorumMaj.java`, `QuorumHierarchical.java`, `QuorumServer`).
 //!
 //! ```text
 //! server.N = host:quorumPort:electionPort[:role][|host:quorumPort:electionPort[:role]]…[;client]

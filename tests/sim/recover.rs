@@ -11,7 +11,7 @@ use ringkeeper::pipeline::reconfig::CONFIG_PATH;
 use ringkeeper::pipeline::session::Sessions;
 use ringkeeper::pipeline::{Pipeline, Settings};
 use ringkeeper::replica::Replica;
-use ringkeeper::time::Time;
+use ringkeeper::time::{Time, WallMs};
 use ringkeeper::tree::writer::Writer;
 use ringkeeper::wire::quorum::ServerId;
 use ringkeeper::wire::txn;
@@ -244,12 +244,7 @@ impl World {
         pipeline.set_committed(readable_from);
         let seed = self.random.next();
         let ensemble = ensemble(&knobs, id, &self.servers[server].disk);
-        let node = pipeline.writer().node(CONFIG_PATH);
-        let stored = node.as_ref().and_then(|node| node.data());
-        let ensemble = ensemble.in_tree(stored, recovered.committed);
-        if knobs.is_dynamic {
-            pipeline.put_members(&ensemble.config, wall);
-        }
+        let ensemble = members_of(ensemble, &mut pipeline, recovered.committed, wall);
         let zab = Zab::new(ensemble, recovered, seed, now);
         let tree = Arc::clone(pipeline.writer().tree());
         let version = pipeline.committed();
@@ -299,6 +294,22 @@ impl World {
             }
         }
     }
+}
+
+/// What is known of the members: from the file, or from the tree where that has newer ones.
+fn members_of(
+    ensemble: Ensemble,
+    pipeline: &mut Pipeline,
+    committed: Zxid,
+    wall: WallMs,
+) -> Ensemble {
+    let node = pipeline.writer().node(CONFIG_PATH);
+    let stored = node.as_ref().and_then(|node| node.data());
+    let ensemble = ensemble.in_tree(stored, committed);
+    if ensemble.is_dynamic {
+        pipeline.put_members(&ensemble.config, wall);
+    }
+    ensemble
 }
 
 /// Does all that the log has to do, at once.

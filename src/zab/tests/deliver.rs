@@ -248,7 +248,6 @@ impl Cluster {
             }
             Action::SaveSound => node.disk.works.push_back(Work::Sound),
             Action::Resigned => node.has_resigned = true,
-            // The cluster's nodes reach each other by their numbers.
             Action::Members { current, .. } => node.disk.members = Some(current),
             Action::Stop { reason } => node.stopped = Some(reason),
         }
