@@ -56,6 +56,8 @@ pub(super) enum Ending {
     Resign,
     /// The epoch's counter is nearly used up.
     NewEpoch,
+    /// A reconfiguration has named another leader: nothing is committed any more.
+    Handover,
 }
 
 /// A question whether this server still leads.
@@ -481,14 +483,17 @@ impl Leader {
         // What the members were proposed to be is part of the history.
         peer.activate(Zxid::new(self.epoch, 0));
         self.take_members(peer);
-        peer.set_role(Role::Leading { epoch: self.epoch });
+        let is_voter = peer.ensemble.is_voter(peer.me());
+        if is_voter {
+            peer.set_role(Role::Leading { epoch: self.epoch });
+        }
         for at in 0..self.handlers.len() {
             if self.handlers[at].stage == Stage::InStep {
                 self.send_up_to_date(peer, now, at);
             }
         }
         self.next_heartbeat = now;
-        if !peer.ensemble.is_voter(peer.me()) {
+        if !is_voter {
             self.over = Some("it votes no more");
         }
     }
@@ -552,7 +557,10 @@ impl Leader {
         if let Some((_, at)) = self.ending
             && at <= now
         {
-            self.over = Some("the last proposals were not acknowledged in time");
+            self.over = Some(match self.successor {
+                Some(_) => "a reconfiguration has named another leader",
+                None => "the last proposals were not acknowledged in time",
+            });
             return;
         }
         if now < self.next_heartbeat {
@@ -632,6 +640,7 @@ impl Leader {
             self.over = Some(match ending {
                 Ending::Resign => "this server is to stop",
                 Ending::NewEpoch => "the epoch's counter is used up",
+                Ending::Handover => "a reconfiguration has named another leader",
             });
         }
     }

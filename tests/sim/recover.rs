@@ -221,22 +221,6 @@ fn replay(
     }
 }
 
-/// Under the members that the tree holds, if they are newer, and in the tree for clients to read.
-fn place(
-    ensemble: Ensemble,
-    pipeline: &mut Pipeline,
-    committed: Zxid,
-    knobs: &Knobs,
-    wall: WallMs,
-) -> Ensemble {
-    let node = pipeline.writer().node(CONFIG_PATH);
-    let ensemble = ensemble.in_tree(node.as_ref().and_then(|node| node.data()), committed);
-    if knobs.is_dynamic {
-        pipeline.put_members(&ensemble.config, wall);
-    }
-    ensemble
-}
-
 impl World {
     /// Starts the server's process.
     pub fn start(&mut self, server: usize) {
@@ -267,7 +251,7 @@ impl World {
         pipeline.set_committed(readable_from);
         let seed = self.random.next();
         let ensemble = ensemble(&knobs, id, &self.servers[server].disk);
-        let ensemble = place(ensemble, &mut pipeline, recovered.committed, &knobs, wall);
+        let ensemble = members_of(ensemble, &mut pipeline, recovered.committed, wall);
         let zab = Zab::new(ensemble, recovered, seed, now);
         let tree = Arc::clone(pipeline.writer().tree());
         let version = pipeline.committed();
@@ -317,6 +301,22 @@ impl World {
             }
         }
     }
+}
+
+/// What is known of the members: from the file, or from the tree where that has newer ones.
+fn members_of(
+    ensemble: Ensemble,
+    pipeline: &mut Pipeline,
+    committed: Zxid,
+    wall: WallMs,
+) -> Ensemble {
+    let node = pipeline.writer().node(CONFIG_PATH);
+    let stored = node.as_ref().and_then(|node| node.data());
+    let ensemble = ensemble.in_tree(stored, committed);
+    if ensemble.is_dynamic {
+        pipeline.put_members(&ensemble.config, wall);
+    }
+    ensemble
 }
 
 /// Does all that the log has to do, at once.

@@ -7,7 +7,7 @@ use crate::time::Time;
 use crate::wire::quorum::{FromLeader, ServerId};
 use crate::zab::handler::{Handler, Stage};
 use crate::zab::history::Place;
-use crate::zab::output::{Action, Event};
+use crate::zab::output::{Action, Event, Role};
 use crate::zab::peer::Peer;
 use crate::zab::quorum::Quorum;
 use crate::zxid::Zxid;
@@ -44,7 +44,7 @@ impl Leader {
 
     /// Commits what a quorum has on its disks (`LeaderProcessACK`).
     pub(super) fn try_to_commit(&mut self, peer: &mut Peer, now: Time) {
-        while self.is_established() && self.over.is_none() {
+        while self.is_established() && self.over.is_none() && self.successor.is_none() {
             let before = peer.committed.max(self.initial);
             let reached = self.quorum.reached(&self.acks, before);
             if reached <= before {
@@ -129,7 +129,13 @@ impl Leader {
         self.take_members(peer);
         if successor != me {
             self.successor = Some(successor);
-            self.over = Some("a reconfiguration names another leader");
+            // What the pipeline has prepared before it hears of this is still to be proposed: the
+            // leadership ends with the next timeout, which is due at once.
+            self.ending = Some(match self.ending {
+                Some((Ending::Resign, _)) => (Ending::Resign, now),
+                _ => (Ending::Handover, now),
+            });
+            peer.set_role(Role::Looking);
         }
     }
 

@@ -244,7 +244,6 @@ impl Cluster {
             }
             Action::SaveSound => node.work(Work::Sound),
             Action::Resigned => node.has_resigned = true,
-            // The cluster's nodes reach each other by their numbers.
             Action::Members { current, .. } => node.disk.members = Some(current),
             Action::Stop { reason } => node.stopped = Some(reason),
         }
