@@ -75,6 +75,10 @@ impl Replica {
     fn take_event(&mut self, event: Event) {
         let (now, wall) = (self.now, self.wall);
         match event {
+            // A leadership that is over before it is heard of (the members change with its first
+            // commit): what would be prepared under it could not be proposed.
+            Event::Role(role @ Role::Leading { .. })
+                if self.zab.as_ref().is_some_and(|zab| zab.role() != role) => {}
             Event::Role(role) => {
                 self.note_role(role);
                 self.role = role;
