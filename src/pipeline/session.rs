@@ -14,7 +14,8 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, DefaultHasher};
+
+use foldhash::fast::FixedState;
 
 use crate::time::Time;
 use crate::wire::error::ErrorCode;
@@ -70,7 +71,7 @@ enum Undo {
 }
 
 /// The ids are numbered by servers, so nobody can choose colliding ones.
-type ById = HashMap<i64, Session, BuildHasherDefault<DefaultHasher>>;
+type ById = HashMap<i64, Session, FixedState>;
 
 /// All sessions that this server knows.
 #[derive(Debug)]

@@ -12,10 +12,12 @@ pub fn is_valid(path: &str) -> bool {
         [b'/', ..] => {}
         _ => return false,
     }
-    if bytes.iter().all(|&byte| byte > 0x1f && byte < 0x7f) {
-        return elements_are_valid(path);
-    }
-    elements_are_valid(path) && path.chars().all(is_valid_char)
+    // Without an early end, so that many bytes are looked at at once: most paths are plain.
+    let is_ascii = bytes.iter().fold(true, |plain, &byte| plain & (byte > 0x1f) & (byte < 0x7f));
+    let is_dotted = bytes.windows(2).fold(false, |dotted, pair| {
+        dotted | ((pair[0] == b'/') & ((pair[1] == b'/') | (pair[1] == b'.')))
+    });
+    (!is_dotted || elements_are_valid(path)) && (is_ascii || path.chars().all(is_valid_char))
 }
 
 fn elements_are_valid(path: &str) -> bool {
