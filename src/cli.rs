@@ -16,6 +16,7 @@ use crate::config::error::ConfigError;
 use crate::config::properties::Sources;
 use crate::log::LogError;
 use crate::server::ServerError;
+use crate::io::ring::RingError;
 use crate::server::core::CoreFault;
 use crate::server::recover::RecoverError;
 
@@ -111,7 +112,10 @@ fn exit_of(error: &ServerError) -> Exit {
         | ServerError::Random(_) => Exit::Host,
         // It is told to stop rather than contradict what is committed.
         ServerError::Core(CoreFault::Ensemble(_)) => Exit::Data,
-        ServerError::Signals(_) | ServerError::Core(CoreFault::Ring(_)) => Exit::Fault,
+        ServerError::Signals(_) | ServerError::Core(CoreFault::Ring(RingError::Failed(_))) => {
+            Exit::Fault
+        }
+        ServerError::Core(CoreFault::Ring(_)) => Exit::Host,
     }
 }
 

@@ -107,6 +107,8 @@ pub fn run(config: Config) -> Result<(), ServerError> {
     for signal in [SIGTERM, SIGINT] {
         signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(ServerError::Signals)?;
     }
+    // An executor whose own rings are refused ends the process with a backtrace; ours say why.
+    drop(Ring::new(RingConfig::default()).map_err(CoreFault::Ring)?);
     let held = recover_from(&config)?;
     held.recovered.told.iter().for_each(|line| tracing::info!("{line}"));
     let writer = choose_writer(&config)?;

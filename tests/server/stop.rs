@@ -1,12 +1,13 @@
 //! Ends: by a signal, under load.
 
 use std::io::Write as _;
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::Signal;
 
 use crate::client::{PERSISTENT, create, get, set};
-use crate::process::{Server, poll};
+use crate::process::{Server, directory, poll};
 
 const CLIENTS: usize = 4;
 
@@ -127,4 +128,23 @@ fn an_end_does_not_wait_for_a_client_that_does_not_read() {
     assert!(server.stderr().contains("it takes too long"), "{}", server.stderr());
     server.start();
     assert_eq!(server.client().get("/n"), Some(Vec::new()));
+}
+
+/// Where the host refuses a ring, the start says so: an executor of the library's would end the
+/// process with a backtrace.
+#[test]
+fn a_host_that_gives_no_ring_is_told_in_a_sentence() {
+    let home = directory();
+    let config = home.path().join("zoo.cfg");
+    let data = home.path().join("data");
+    std::fs::write(&config, format!("clientPort=0\ndataDir={}\n", data.display())).unwrap();
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -n 4; exec \"$0\" server \"$1\""])
+        .arg(env!("CARGO_BIN_EXE_ringkeeper"))
+        .arg(&config)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    assert!(said.contains("no descriptor is left for a ring"), "{said}");
 }
