@@ -14,9 +14,9 @@ use crate::check::{self, Finding, Verdict};
 use crate::config::Config;
 use crate::config::error::ConfigError;
 use crate::config::properties::Sources;
+use crate::io::ring::RingError;
 use crate::log::LogError;
 use crate::server::ServerError;
-use crate::io::ring::RingError;
 use crate::server::core::CoreFault;
 use crate::server::recover::RecoverError;
 
