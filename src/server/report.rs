@@ -393,15 +393,7 @@ pub struct EnsembleReport {
     pub phase: &'static str,
     pub members: Membership,
     /// The observers that are in step, on the leader.
-    pub observers: Vec<ObserverReport>,
-}
-
-/// An observer, as its leader knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ObserverReport {
-    pub id: i64,
-    /// Up to where its log is durable.
-    pub last_zxid: Zxid,
+    pub observers: Vec<i64>,
 }
 
 /// What only a leader knows.

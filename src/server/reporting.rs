@@ -12,7 +12,7 @@ use crate::server::four_letter::Word;
 use crate::server::questions::Asked;
 use crate::server::report::{
     ClientReport, ConfReport, EnsembleConf, EnsembleReport, LeaderReport, LogCounters, Mode,
-    ObserverReport, PipelineCounters, Question, ServerReport, SessionReport,
+    PipelineCounters, Question, ServerReport, SessionReport,
 };
 use crate::server::summary::{Sizes, SizesSeen};
 use crate::server::word::wall_at;
@@ -216,9 +216,9 @@ fn phase(zab: &Zab) -> &'static str {
     }
 }
 
-fn observers(zab: &Zab) -> Vec<ObserverReport> {
+fn observers(zab: &Zab) -> Vec<i64> {
     let in_step = zab.learners().filter(|it| it.is_synced && it.is_observer);
-    in_step.map(|it| ObserverReport { id: it.server.0, last_zxid: it.acked }).collect()
+    in_step.map(|it| it.server.0).collect()
 }
 
 fn sizes_seen(bytes: Option<ProposalBytes>) -> Option<SizesSeen> {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::server::answer::{self, full_version};
 use crate::server::metrics;
-use crate::server::report::{ConnectionReport, Mode, ObserverReport, ServerReport};
+use crate::server::report::{ConnectionReport, Mode, ServerReport};
 use crate::server::summary::{Sizes, Summary};
 use crate::wire::membership::{ServerAddress, ServerSpec};
 use crate::zxid::Zxid;
@@ -45,7 +45,7 @@ fn fields(object: Value) -> Body {
 pub(super) fn configuration(report: &ServerReport) -> Body {
     let conf = &report.conf;
     let or_none = |value: Option<u32>| value.map_or(-1, i64::from);
-    let mut body = fields(json!({
+    fields(json!({
         "client_port": or_none(conf.client_port.map(u32::from)),
         "data_dir": conf.data_dir,
         "data_log_dir": conf.log_dir,
@@ -55,18 +55,7 @@ pub(super) fn configuration(report: &ServerReport) -> Body {
         "max_session_timeout": conf.session_timeout_ms_max,
         "server_id": conf.server_id,
         "client_port_listen_backlog": or_none(conf.listen_backlog),
-    }));
-    if let Some(ensemble) = &conf.ensemble {
-        body.extend(fields(json!({
-            "init_limit": ensemble.init_limit_ticks,
-            "sync_limit": ensemble.sync_limit_ticks,
-            "election_alg": ensemble.election_algorithm,
-            "election_port": ensemble.election_port,
-            "quorum_port": ensemble.quorum_port,
-            "peer_type": i32::from(ensemble.is_observer),
-        })));
-    }
-    body
+    }))
 }
 
 pub(super) fn connections(report: &ServerReport, is_brief: bool) -> Body {
@@ -215,10 +204,10 @@ fn put_summary(name: &str, summary: &Summary, put: &mut impl FnMut(String, Value
     put(format!("sum_{name}"), summary.sum.into());
 }
 
+/// The observers in step. Apache's counters of each one's link are left out.
 pub(super) fn observers(report: &ServerReport) -> Body {
     let observers = report.ensemble.as_ref().map_or(&[][..], |it| &it.observers);
-    let each = |it: &ObserverReport| json!({ "sid": it.id, "last_zxid": it.last_zxid.raw() });
-    let list: Vec<Value> = observers.iter().map(each).collect();
+    let list: Vec<Value> = observers.iter().map(|id| json!({ "sid": id })).collect();
     fields(json!({ "synced_observers": list.len(), "observers": list }))
 }
 
