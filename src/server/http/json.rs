@@ -344,3 +344,70 @@ fn multiple(addresses: &[ServerAddress], port: impl Fn(&ServerAddress) -> u16) -
         "all_host_strings": addresses.iter().map(|it| it.host.as_str()).collect::<Vec<_>>(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::report::{EnsembleReport, LeaderReport};
+    use crate::wire::membership::Membership;
+
+    const MEMBERS: &[u8] = b"server.1=10.0.0.1:2888:3888:participant;10.0.0.1:2181\n\
+        server.2=10.0.0.2:2888:3888:participant\n\
+        server.3=10.0.0.3:2889:3889:observer\nversion=0";
+
+    fn member(my_id: i64, leader: Option<i64>) -> ServerReport {
+        let ensemble = EnsembleReport {
+            my_id,
+            leader,
+            leading: (leader == Some(my_id)).then(LeaderReport::default),
+            phase: "broadcast",
+            members: Membership::parse(MEMBERS).unwrap(),
+            observers: vec![3],
+            ..EnsembleReport::default()
+        };
+        ServerReport {
+            serving: true,
+            ensemble: Some(ensemble),
+            last_zxid: Zxid::new(2, 7),
+            ..ServerReport::default()
+        }
+    }
+
+    #[test]
+    fn a_member_says_who_leads_and_what_it_is() {
+        let leads = leader(&member(2, Some(2)));
+        assert_eq!(
+            Value::Object(leads),
+            json!({
+                "is_leader": true, "leader_id": 2, "leader_ip": "10.0.0.2",
+            })
+        );
+        let follows = leader(&member(1, Some(2)));
+        assert_eq!(follows["is_leader"], json!(false));
+        assert_eq!(follows["leader_ip"], json!("10.0.0.2"));
+        let observes = zab_state(&member(3, Some(2)));
+        assert_eq!(observes["voting"], json!(false));
+        assert_eq!(observes["last_zxid"], json!("0x200000007"));
+        assert_eq!((&observes["zab_epoch"], &observes["zab_counter"]), (&json!(2), &json!(7)));
+        assert_eq!(observes["quorum_address"]["all_addresses"], json!(["10.0.0.3:2889"]));
+        assert_eq!(observes["election_address"]["all_ports"], json!([3889]));
+        assert_eq!(zab_state(&member(1, None))["client_address"], json!("10.0.0.1:2181"));
+    }
+
+    #[test]
+    fn the_voting_view_has_the_voters() {
+        let view = voting_view(&member(1, Some(2)));
+        let voters = view["current_config"].as_object().unwrap();
+        assert_eq!(voters.keys().collect::<Vec<_>>(), ["1", "2"]);
+        assert_eq!(
+            voters["2"],
+            json!({
+                "server_addresses": ["10.0.0.2:2888"],
+                "election_addresses": ["10.0.0.2:3888"],
+                "client_address": "",
+                "learner_type": "participant",
+            })
+        );
+        assert_eq!(observers(&member(2, Some(2)))["synced_observers"], json!(1));
+    }
+}
