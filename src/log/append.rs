@@ -222,6 +222,12 @@ impl Log {
         self.appender.reset(zxid);
     }
 
+    /// As [`Log::reset_after`], and written also where the log is empty: a log that holds nothing
+    /// but this ends at `zxid`, where an empty one would have lost what a snapshot holds.
+    pub fn begin_after(&mut self, zxid: Zxid) {
+        self.appender.begin_after(zxid);
+    }
+
     /// The next write to perform; `None` when nothing is staged, or one is in flight, or there is
     /// no segment with room, or the log has failed.
     pub fn poll_write(&mut self) -> Option<Write> {

@@ -214,6 +214,14 @@ impl Appender {
         self.stage_turn(Kind::Reset, zxid);
     }
 
+    /// As [`Appender::reset`], and written also where the log is empty: it is on the disk then that
+    /// the history goes on after `zxid`, before there is anything behind it.
+    pub fn begin_after(&mut self, zxid: Zxid) {
+        assert!(self.is_idle(), "what is under way must end before the history starts anew");
+        self.committed = self.committed.min(zxid);
+        self.stage_turn(Kind::Reset, zxid);
+    }
+
     fn stage_turn(&mut self, kind: Kind, zxid: Zxid) {
         self.appended = zxid;
         self.open_group(kind, batch_bytes(0));

@@ -4,7 +4,9 @@
 //! Three executors, so that a snapshot of seconds does not hold up the next segment, nor an answer.
 //! Each runs its jobs one after the other and blocks: nothing else lives there.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -18,6 +20,7 @@ use crate::log::segment::{self, PreparedSegment, RetiredSegment, SegmentRequest}
 use crate::server::answering::{AnswerJob, Answered};
 use crate::server::reach::Reach;
 use crate::server::report::{Question, ServerReport};
+use crate::snapshot::java::Compression;
 use crate::snapshot::{self, SnapshotError};
 use crate::tree::Tree;
 use crate::zxid::Zxid;
@@ -35,6 +38,16 @@ pub struct SnapshotJob {
     pub digest: u64,
     /// Each session with its timeout in milliseconds.
     pub sessions: Vec<(i64, i32)>,
+    /// Where it goes instead of to the server's own snapshots.
+    pub backup: Option<oneshot::Sender<Result<Backup, SnapshotError>>>,
+}
+
+/// A snapshot in Apache's format, for somebody outside.
+pub struct Backup {
+    /// It has no name any more: it is gone when it is closed.
+    pub file: File,
+    pub bytes: u64,
+    pub zxid: Zxid,
 }
 
 /// What a snapshot came to.
@@ -49,9 +62,13 @@ pub struct SnapshotDone {
 pub enum Done {
     Prepared(Result<PreparedSegment, LogError>),
     Snapshot(SnapshotDone),
+    /// A backup is written, or has failed: its version is no longer needed.
+    BackedUp,
     Answered(Answered),
     /// A question over HTTP.
     Asked(Question, oneshot::Sender<Box<ServerReport>>),
+    /// A backup is asked for over HTTP.
+    BackupWanted(oneshot::Sender<Result<Backup, SnapshotError>>),
 }
 
 /// Where questions are asked from outside the cores.
@@ -67,6 +84,13 @@ impl Asking {
     pub fn ask(&self, question: Question) -> oneshot::Receiver<Box<ServerReport>> {
         let (reply, answer) = oneshot::channel();
         tell(&self.done, &self.waker, Done::Asked(question, reply));
+        answer
+    }
+
+    /// Asks for a snapshot of what is committed, in Apache's format.
+    pub fn back_up(&self) -> oneshot::Receiver<Result<Backup, SnapshotError>> {
+        let (reply, answer) = oneshot::channel();
+        tell(&self.done, &self.waker, Done::BackupWanted(reply));
         answer
     }
 }
@@ -132,7 +156,14 @@ pub fn start(
         }
     })?;
     let snapshots = spawn_core("snapshots", None, move || async move {
-        for job in snapshot_jobs {
+        for mut job in snapshot_jobs {
+            if let Some(reply) = job.backup.take() {
+                // Whoever asked may have gone meanwhile.
+                reply.send(back_up(&snapshots.dir, &job)).ok();
+                drop(job);
+                tell(&done, &waker, Done::BackedUp);
+                continue;
+            }
             let zxid = job.zxid;
             let begun = clock::now();
             let result = take_snapshot(&snapshots, &job);
@@ -167,6 +198,26 @@ fn take_snapshot(settings: &SnapshotSettings, job: &SnapshotJob) -> Result<Zxid,
         // Every snapshot stays, and so does the log from its beginning.
         None => Ok(Zxid::ZERO),
     }
+}
+
+/// Writes a backup into a file that loses its name at once.
+fn back_up(dir: &Path, job: &SnapshotJob) -> Result<Backup, SnapshotError> {
+    let place = dir.join("unfinished.backup");
+    let error = |error| SnapshotError::io("use", &place, 0, error);
+    let clear = || match std::fs::remove_dir_all(&place) {
+        Err(failure) if failure.kind() != ErrorKind::NotFound => Err(failure),
+        _ => Ok(()),
+    };
+    // A backup that the server did not survive.
+    clear().map_err(error)?;
+    let SnapshotJob { tree, zxid, digest, sessions, .. } = job;
+    let written = snapshot::java::write(&place, tree, *zxid, *digest, sessions, Compression::None);
+    let opened = written.and_then(|path| File::open(path).map_err(error));
+    clear().map_err(error)?;
+    let file = opened?;
+    let bytes = file.metadata().map_err(error)?.len();
+    tracing::info!("backup of zxid {zxid}: {bytes} bytes in Apache's format");
+    Ok(Backup { file, bytes, zxid: *zxid })
 }
 
 fn tell(done: &Sender<Done>, waker: &Waker, message: Done) {

@@ -126,7 +126,7 @@ pub fn run(config: Config) -> Result<(), ServerError> {
     let started = start_executors(&plan, &ended)?;
     let serve = Serve { config: &config, plan: &plan, started: &started, address, begun };
     let (background, asking) = assemble(serve, held, writer, listeners, &stop)?;
-    http::start(http, asking, Arc::clone(&config))?;
+    http::start(http, asking, Arc::clone(&config), auth(&config))?;
     let word = if config.ensemble.distributed { "listening" } else { "serving" };
     let took_ms = (clock::now() - begun).as_millis();
     tracing::info!("{word} on {address}, {took_ms} ms after the start");

@@ -298,6 +298,8 @@ impl PipelineCore {
                     let reported = ToClients::Reported { connection, chunks };
                     self.clients[usize::from(core)].send(reported);
                 }
+                Done::BackupWanted(reply) => self.snapshots.want_backup(reply),
+                Done::BackedUp => self.snapshots.handle_backed_up(),
                 Done::Asked(question, reply) => self.ask(Asker::Http(reply), question),
                 Done::Snapshot(done) => {
                     if let Some(oldest) = self.snapshots.handle_done(done) {

@@ -194,7 +194,7 @@ impl Skipped {
 
 impl SnapshotError {
     /// Wraps an operating system's error, telling a full volume apart.
-    fn io(
+    pub(crate) fn io(
         op: &'static str,
         file: &Path,
         offset: u64,

@@ -1,8 +1,11 @@
 //! The administration server's commands: their names, what they ask, and their answers
 //! (`server/admin/Commands.java`).
 
+use std::collections::BTreeSet;
+
 use crate::config::Config;
 use crate::server::four_letter::Word;
+use crate::server::http::backup;
 use crate::server::http::json::{self, Body};
 use crate::server::report::ServerReport;
 
@@ -78,7 +81,8 @@ impl NotServing {
 
 /// The names under which commands are listed, sorted.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
-    NAMES.iter().map(|(_, names)| names[0])
+    let names = NAMES.iter().map(|(_, names)| names[0]).chain([backup::NAME]);
+    names.collect::<BTreeSet<_>>().into_iter()
 }
 
 impl Command {
