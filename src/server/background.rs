@@ -4,9 +4,7 @@
 //! Three executors, so that a snapshot of seconds does not hold up the next segment, nor an answer.
 //! Each runs its jobs one after the other and blocks: nothing else lives there.
 
-use std::fs::File;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -20,7 +18,7 @@ use crate::log::segment::{self, PreparedSegment, RetiredSegment, SegmentRequest}
 use crate::server::answering::{AnswerJob, Answered};
 use crate::server::reach::Reach;
 use crate::server::report::{Question, ServerReport};
-use crate::snapshot::java::Compression;
+use crate::snapshot::backup::Backup;
 use crate::snapshot::{self, SnapshotError};
 use crate::tree::Tree;
 use crate::zxid::Zxid;
@@ -40,14 +38,6 @@ pub struct SnapshotJob {
     pub sessions: Vec<(i64, i32)>,
     /// Where it goes instead of to the server's own snapshots.
     pub backup: Option<oneshot::Sender<Result<Backup, SnapshotError>>>,
-}
-
-/// A snapshot in Apache's format, for somebody outside.
-pub struct Backup {
-    /// It has no name any more: it is gone when it is closed.
-    pub file: File,
-    pub bytes: u64,
-    pub zxid: Zxid,
 }
 
 /// What a snapshot came to.
@@ -159,7 +149,9 @@ pub fn start(
         for mut job in snapshot_jobs {
             if let Some(reply) = job.backup.take() {
                 // Whoever asked may have gone meanwhile.
-                reply.send(back_up(&snapshots.dir, &job)).ok();
+                let SnapshotJob { tree, zxid, digest, sessions, .. } = &job;
+                let backup = Backup::take(&snapshots.dir, tree, *zxid, *digest, sessions);
+                reply.send(backup).ok();
                 drop(job);
                 tell(&done, &waker, Done::BackedUp);
                 continue;
@@ -198,26 +190,6 @@ fn take_snapshot(settings: &SnapshotSettings, job: &SnapshotJob) -> Result<Zxid,
         // Every snapshot stays, and so does the log from its beginning.
         None => Ok(Zxid::ZERO),
     }
-}
-
-/// Writes a backup into a file that loses its name at once.
-fn back_up(dir: &Path, job: &SnapshotJob) -> Result<Backup, SnapshotError> {
-    let place = dir.join("unfinished.backup");
-    let error = |error| SnapshotError::io("use", &place, 0, error);
-    let clear = || match std::fs::remove_dir_all(&place) {
-        Err(failure) if failure.kind() != ErrorKind::NotFound => Err(failure),
-        _ => Ok(()),
-    };
-    // A backup that the server did not survive.
-    clear().map_err(error)?;
-    let SnapshotJob { tree, zxid, digest, sessions, .. } = job;
-    let written = snapshot::java::write(&place, tree, *zxid, *digest, sessions, Compression::None);
-    let opened = written.and_then(|path| File::open(path).map_err(error));
-    clear().map_err(error)?;
-    let file = opened?;
-    let bytes = file.metadata().map_err(error)?.len();
-    tracing::info!("backup of zxid {zxid}: {bytes} bytes in Apache's format");
-    Ok(Backup { file, bytes, zxid: *zxid })
 }
 
 fn tell(done: &Sender<Done>, waker: &Waker, message: Done) {

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use crate::pipeline::Pipeline;
-use crate::server::background::{Backup, SnapshotDone, SnapshotJob};
+use crate::server::background::{SnapshotDone, SnapshotJob};
 use crate::server::summary::Summary;
 use crate::snapshot::SnapshotError;
+use crate::snapshot::backup::Backup;
 use crate::zxid::Zxid;
 
 /// Decides when the next snapshot is taken. At most one is under way.

@@ -61,6 +61,9 @@ mod java_stream;
 #[expect(clippy::disallowed_types, reason = "snapshots are files")]
 pub mod java;
 
+#[expect(clippy::disallowed_types, reason = "a backup is a file")]
+pub mod backup;
+
 #[expect(clippy::disallowed_types, reason = "logs are files")]
 pub mod java_log;
 
@@ -194,7 +197,7 @@ impl Skipped {
 
 impl SnapshotError {
     /// Wraps an operating system's error, telling a full volume apart.
-    pub(crate) fn io(
+    fn io(
         op: &'static str,
         file: &Path,
         offset: u64,

@@ -1,29 +1,24 @@
 //! `snapshot`: the committed tree in Apache's snapshot format, for whoever may do everything to
 //! the root. `restore` is not there, and says so.
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use http_body_util::Channel;
-use hyper::body::{Bytes, Incoming};
+use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use tokio::runtime::Handle;
 
 use crate::io::clock;
 use crate::pipeline::auth::{AuthConfig, AuthIds};
-use crate::server::background::Backup;
 use crate::server::four_letter::Word;
-use crate::server::http::command::NotServing;
+use crate::server::http::command::{NotServing, RESTORE, SNAPSHOT};
 use crate::server::http::{Page, Reply, Shared, ask, json, json_reply};
 use crate::server::report::ServerReport;
+use crate::snapshot::backup::Backup;
 use crate::wire::acl::{Acl, Id, Perms};
-
-/// The command's first name.
-pub(super) const NAME: &str = "snapshot";
 
 /// The size of the pieces that a backup is sent in, and how many may wait for the network.
 const PIECE_BYTES: usize = 64 << 10;
@@ -47,34 +42,34 @@ impl Limiter {
 /// Takes a backup and sends it.
 pub(super) async fn take(request: &Request<Incoming>, peer: SocketAddr, shared: &Shared) -> Reply {
     if let Err(refused) = admit(request, peer, shared).await {
-        return refused.reply(NAME);
+        return refused.reply(SNAPSHOT);
     }
     let admin = &shared.config.admin;
     if !admin.snapshot {
         return Refused::new(StatusCode::SERVICE_UNAVAILABLE, "admin.snapshot.enabled is false")
-            .reply(NAME);
+            .reply(SNAPSHOT);
     }
     if request.uri().query().is_some_and(|query| query.split('&').any(|it| it == "streaming=false"))
     {
         let why = "this server takes snapshots for itself when they are due; only streaming=true";
-        return Refused::new(StatusCode::BAD_REQUEST, why).reply(NAME);
+        return Refused::new(StatusCode::BAD_REQUEST, why).reply(SNAPSHOT);
     }
     let now_nanos = i64::try_from(clock::now().as_nanos()).unwrap_or(i64::MAX);
     let interval = Duration::from_millis(admin.rate_limiter_interval_ms);
     if !shared.backups.admits(now_nanos, interval) {
         let why = "one snapshot in admin.rateLimiterIntervalInMS";
-        return Refused::new(StatusCode::TOO_MANY_REQUESTS, why).reply(NAME);
+        return Refused::new(StatusCode::TOO_MANY_REQUESTS, why).reply(SNAPSHOT);
     }
     match shared.asking.back_up().await {
         Ok(Ok(backup)) => send(backup),
         Ok(Err(error)) => {
             tracing::error!("no backup: {error}");
-            Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "the snapshot failed").reply(NAME)
+            Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "the snapshot failed").reply(SNAPSHOT)
         }
         Err(_) => {
             let why =
                 "what was to be backed up was taken back by another leader, or the server stops";
-            Refused::new(StatusCode::INTERNAL_SERVER_ERROR, why).reply(NAME)
+            Refused::new(StatusCode::INTERNAL_SERVER_ERROR, why).reply(SNAPSHOT)
         }
     }
 }
@@ -86,25 +81,25 @@ pub(super) async fn restore(
     shared: &Shared,
 ) -> Reply {
     if let Err(refused) = admit(request, peer, shared).await {
-        return refused.reply("restore");
+        return refused.reply(RESTORE);
     }
     let why = "a running server takes no snapshot in: stop it, and use `ringkeeper import`";
-    Refused::new(StatusCode::SERVICE_UNAVAILABLE, why).reply("restore")
+    Refused::new(StatusCode::SERVICE_UNAVAILABLE, why).reply(RESTORE)
 }
 
-fn send(backup: Backup) -> Reply {
-    let Backup { file, bytes, zxid } = backup;
+fn send(mut backup: Backup) -> Reply {
+    let (bytes, zxid) = (backup.bytes, backup.zxid);
+    tracing::info!("a backup of zxid {zxid} is fetched: {bytes} bytes in Apache's format");
     let (mut pieces, body) = Channel::new(PIECES_MAX);
     let runtime = Handle::current();
     tokio::task::spawn_blocking(move || {
-        let mut file = file;
         loop {
-            let piece = match read_piece(&mut file) {
+            let piece = match backup.read_piece(PIECE_BYTES) {
                 Ok(piece) => piece,
                 Err(error) => return pieces.abort(error),
             };
             // The client has gone where it takes no more.
-            if piece.is_empty() || runtime.block_on(pieces.send_data(piece)).is_err() {
+            if piece.is_empty() || runtime.block_on(pieces.send_data(piece.into())).is_err() {
                 return;
             }
         }
@@ -118,13 +113,6 @@ fn send(backup: Backup) -> Reply {
     headers.insert(HeaderName::from_static("snapshot_size"), HeaderValue::from(bytes));
     headers.insert(HeaderName::from_static("last_zxid"), last_zxid.expect("digits are a value"));
     reply
-}
-
-/// The next piece; empty at the end.
-fn read_piece(file: &mut File) -> io::Result<Bytes> {
-    let mut piece = Vec::with_capacity(PIECE_BYTES);
-    file.take(PIECE_BYTES as u64).read_to_end(&mut piece)?;
-    Ok(piece.into())
 }
 
 /// Why a request is not carried out.

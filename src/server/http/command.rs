@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 
 use crate::config::Config;
 use crate::server::four_letter::Word;
-use crate::server::http::backup;
 use crate::server::http::json::{self, Body};
 use crate::server::report::ServerReport;
 
@@ -39,6 +38,10 @@ pub(super) enum Command {
     WatchesByPath,
     Zabstate,
 }
+
+/// The first names of the two that are no question to the cores.
+pub(super) const SNAPSHOT: &str = "snapshot";
+pub(super) const RESTORE: &str = "restore";
 
 /// Every command with its names, the first of which it is listed and answered under.
 const NAMES: [(Command, &[&str]); 26] = [
@@ -81,7 +84,7 @@ impl NotServing {
 
 /// The names under which commands are listed, sorted.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
-    let names = NAMES.iter().map(|(_, names)| names[0]).chain([backup::NAME]);
+    let names = NAMES.iter().map(|(_, names)| names[0]).chain([SNAPSHOT]);
     names.collect::<BTreeSet<_>>().into_iter()
 }
 

@@ -124,7 +124,6 @@ pub fn bind(config: &Config) -> Result<Listeners, HttpError> {
 ///
 /// # Errors
 /// There is no thread to be had.
-#[expect(clippy::disallowed_methods, reason = "the thread is no core: nothing hot runs there")]
 pub fn start(
     listeners: Listeners,
     asking: Asking,
