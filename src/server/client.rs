@@ -196,6 +196,7 @@ impl ClientCore {
         match completion {
             Completion::Accepted { socket, .. } => self.accept(socket),
             Completion::Received { token, bytes } => self.receive(token, bytes),
+            Completion::Closed { token, error: None } if self.is_asked(token) => {}
             Completion::Closed { token, .. } | Completion::SendFailed { token, .. } => {
                 self.close(token, "the client closed it");
             }

@@ -17,6 +17,7 @@ use crate::io::ring::{Completion, Ring};
 use crate::log::LogError;
 use crate::pipeline::{Client, Notice, Room, Write};
 use crate::replica::Replica;
+use crate::server::answer::TRACE_MASK_DEFAULT;
 use crate::server::answering::Answered;
 use crate::server::background::{Background, Done, SegmentJob};
 use crate::server::disk::Disk;
@@ -181,7 +182,7 @@ impl PipelineCore {
             address,
             startup,
             started,
-            trace_mask: 0,
+            trace_mask: TRACE_MASK_DEFAULT,
             stages: Stages::new(),
             elections_ms: Summary::default(),
             is_full: false,
