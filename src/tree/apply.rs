@@ -157,8 +157,8 @@ impl Writer {
 
     /// Puts a tombstone in the place of `node`.
     fn bury(&mut self, node: &RecordRef) {
-        let older = self.link_to(Some(node));
-        let tombstone = RecordRef::tombstone(node.path(), self.header().zxid, older);
+        let (zxid, older) = (self.header().zxid, self.link_to(Some(node)));
+        let tombstone = RecordRef::tombstone(node.path(), zxid, older, &mut self.spares);
         self.put(Some(node.clone()), tombstone);
     }
 
@@ -222,7 +222,7 @@ impl Writer {
     fn put_owned(&mut self, key: &str, old: Option<RecordRef>, children: Children) {
         let (zxid, older) = (self.header().zxid, self.link_to(old.as_ref()));
         let new = match children.is_empty() {
-            true => RecordRef::tombstone(key, zxid, older),
+            true => RecordRef::tombstone(key, zxid, older, &mut self.spares),
             false => {
                 let meta = Meta { zxid, ..Meta::default() };
                 let parts = Parts { path: key, data: None, meta, children, older };

@@ -168,10 +168,15 @@ impl RecordRef {
     }
 
     /// A record that says: deleted by `zxid`.
-    pub fn tombstone(path: &str, zxid: Zxid, older: Option<RecordRef>) -> RecordRef {
+    pub fn tombstone(
+        path: &str,
+        zxid: Zxid,
+        older: Option<RecordRef>,
+        spares: &mut Spares,
+    ) -> RecordRef {
         let word = u32::try_from(path.len()).expect("frames bound paths") | TOMBSTONE | UNDIGESTED;
         let meta = Meta { zxid, ..Meta::default() };
-        RecordRef::allocate(RecordHeader::new((meta, 0, word), older, None), path.as_bytes())
+        spares.make(RecordHeader::new((meta, 0, word), older, None), path.as_bytes(), &[])
     }
 
     /// A record with `bytes`, path and data, behind its header.
