@@ -23,7 +23,7 @@ use crate::server::background::{Background, Done, SegmentJob};
 use crate::server::disk::Disk;
 use crate::server::member::Member;
 use crate::server::mesh::{Receiver, Sender};
-use crate::server::message::{Item, ToClients, ToPipeline};
+use crate::server::message::{Emptied, Item, ToClients, ToPipeline};
 use crate::server::questions::{Asker, Questions};
 use crate::server::report::{Question, StartupReport};
 use crate::server::snapshots::Snapshots;
@@ -61,6 +61,8 @@ pub struct ClientEnd {
     pub version: Arc<AtomicI64>,
     /// What its queue had no room for. While there is something here nothing more is taken in.
     backlog: VecDeque<ToClients>,
+    /// What is left of the last batch, to go back.
+    emptied: Emptied,
 }
 
 impl ClientEnd {
@@ -70,7 +72,7 @@ impl ClientEnd {
         to: Sender<ToClients>,
         version: Arc<AtomicI64>,
     ) -> ClientEnd {
-        ClientEnd { from, to, version, backlog: VecDeque::new() }
+        ClientEnd { from, to, version, backlog: VecDeque::new(), emptied: Emptied::default() }
     }
 
     pub(super) fn send(&mut self, message: ToClients) {
@@ -362,9 +364,10 @@ impl PipelineCore {
         }
     }
 
-    fn take_batch(&mut self, index: usize, batch: ToPipeline) {
+    fn take_batch(&mut self, index: usize, mut batch: ToPipeline) {
         let core = u16::try_from(index).expect("client cores are few");
-        for item in batch.items {
+        self.replica.handle_emptied(std::mem::take(&mut batch.emptied));
+        for item in batch.items.drain(..) {
             match item {
                 Item::Write { connection, session, xid, op, body, ids } => {
                     let client = Client { core, connection: connection.0 };
@@ -385,6 +388,7 @@ impl PipelineCore {
                 Item::Answer { number, report } => self.take_answer(number, *report),
             }
         }
+        self.clients[index].emptied = batch.into_emptied();
     }
 
     /// Stages what was prepared.
@@ -428,14 +432,16 @@ impl PipelineCore {
     }
 
     fn publish(&mut self) {
-        while let Some(published) = self.replica.poll_published() {
+        while let Some(mut published) = self.replica.poll_published() {
             self.published = published.through;
             self.answered += published.outboxes.iter().map(|it| it.replies.len()).sum::<usize>();
-            for (client, outbox) in self.clients.iter_mut().zip(published.outboxes) {
+            for (client, outbox) in self.clients.iter_mut().zip(published.outboxes.drain(..)) {
                 let events = Arc::clone(&published.events);
                 let through = published.through;
-                client.send(ToClients::Published { through, outbox, events });
+                let emptied = std::mem::take(&mut client.emptied);
+                client.send(ToClients::Published { through, outbox, events, emptied });
             }
+            self.replica.handle_told(published);
         }
         if self.replica.pipeline().is_read_only() != self.is_read_only {
             self.is_read_only = !self.is_read_only;
