@@ -210,11 +210,12 @@ class Load:
             self.sequence.append((f"{self.root}/q", number, op.start, time.monotonic()))
 
     async def watcher(self, session, chooser):
-        """Reads a register with a one-shot watch, again and again after each event."""
+        """Reads a register with a one-shot watch, again and again after each event: to its cancellation, since the
+        last event may come after the load has stopped."""
         changed = asyncio.Event()
         session.on_event = lambda kind, path: changed.set()
         key = f"{self.root}/r/{chooser.randrange(REGISTERS)}"
-        while not self.is_over:
+        while True:
             changed.clear()
             try:
                 _, stat = await session.get(key, watch=True)
