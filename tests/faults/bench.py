@@ -80,12 +80,6 @@ def load_of(story, ensemble, root="/load", seed=None, **named):
     return Load(ensemble.addresses, story.seed if seed is None else seed, root=root, **named)
 
 
-def forgive(load, *codes):
-    """Takes out refusals that a story expects: they are no faults, and their writes were not done."""
-    texts = tuple(f"error {code} for" for code in codes)
-    load.faults = [text for text in load.faults if not text.startswith(texts)]
-
-
 async def verify(story, load, ensemble, what, may_expire=False):
     """Everything that was told holds on every running server, and they are equal. The acknowledged writes."""
     await load.stop()

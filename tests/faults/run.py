@@ -18,6 +18,11 @@ import traceback
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "cluster"))
 
 import story_disk  # noqa: E402
+import story_files  # noqa: E402
+import story_full  # noqa: E402
+import story_host  # noqa: E402
+import story_hostile  # noqa: E402
+import story_links  # noqa: E402
 from ensemble import Missing  # noqa: E402
 from story import Story  # noqa: E402
 
@@ -28,6 +33,27 @@ STORIES = {
     "slow": story_disk.slow,
     "power": story_disk.power,
     "power_alone": story_disk.power_alone,
+    "full_alone": story_full.full_alone,
+    "full_leader": story_full.full_leader,
+    "full_follower": story_full.full_follower,
+    "full_snapshots": story_full.full_snapshots,
+    "thin": story_full.thin,
+    "files_alone": story_files.files_alone,
+    "files": story_files.files,
+    "rollback": story_files.rollback,
+    "gone": story_host.gone,
+    "descriptors": story_host.descriptors,
+    "memory": story_host.memory,
+    "frozen": story_host.frozen,
+    "ephemerals": story_host.ephemerals,
+    "recovering": story_host.recovering,
+    "rolling_fast": story_host.rolling_fast,
+    "suspended": story_host.suspended,
+    "clock": story_host.clock,
+    "slow_links": story_links.slow_links,
+    "flapping": story_links.flapping,
+    "half_open": story_links.half_open,
+    "hostile": story_hostile.hostile,
 }
 
 
