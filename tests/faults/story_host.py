@@ -315,7 +315,7 @@ async def suspended(story):
                     node.thaw()
                 moment = time.monotonic()
                 await ensemble.wait()
-                back = await acked_again(load, moment, [load.addresses[0]])
+                back = await acked_again(load, moment)
             await asyncio.sleep(1)
             insist(load.expired() == 0, f"{load.expired()} sessions expired with a suspension")
             await load.hold()

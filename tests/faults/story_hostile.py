@@ -165,12 +165,13 @@ async def great_multis(ensemble, chooser):
         while True:
             number += 1
             small = [(client.CREATE, client.create_body(f"/great/{number}-{i}", b"")) for i in range(14_000)]
-            await session.multi(small)
+            with contextlib.suppress(client.Lost, client.NotSent):
+                await session.multi(small)
             for size in (FRAME_BYTES - 60, FRAME_BYTES - 20, FRAME_BYTES, FRAME_BYTES + 600, FRAME_BYTES * 3):
                 with contextlib.suppress(client.Lost, client.NotSent, client.Refused):
                     await session.set("/great", chooser.randbytes(size))
             gone = [(client.DELETE, client.delete_body(f"/great/{number}-{i}")) for i in range(14_000)]
-            with contextlib.suppress(client.Lost, client.NotSent):
+            with contextlib.suppress(client.Lost, client.NotSent, client.Refused):
                 await session.multi(gone)
     finally:
         await session.abandon()

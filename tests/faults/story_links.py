@@ -54,7 +54,7 @@ async def slow_links(story):
                 try:
                     moment = time.monotonic()
                     took = await pace(ensemble.addresses, 8, "/pace")
-                    await acked_again(load, moment)
+                    await acked_again(load, moment, load.addresses)
                     gap = load.gap(moment, time.monotonic())
                     led = (await ensemble.leader()) is leader
                 finally:
@@ -96,7 +96,7 @@ async def flapping(story):
                 gap = load.gap(moment, time.monotonic())
                 healed = time.monotonic()
                 await ensemble.wait(ensemble.nodes)
-                back = await acked_again(load, healed)
+                back = await acked_again(load, healed, load.addresses)
                 await load.hold()
                 acks = await verify(story, load, ensemble, f"flapping: {name}")
             story.say(f"{name}: longest gap {gap:.2f} s, all back {back:.2f} s after; {acks} writes kept")
