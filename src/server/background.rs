@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use tokio::sync::oneshot;
+
 use crate::io::clock;
 use crate::io::executor::{Core, CoreError, spawn_core};
 use crate::io::wake::Waker;
@@ -15,6 +17,7 @@ use crate::log::LogError;
 use crate::log::segment::{self, PreparedSegment, RetiredSegment, SegmentRequest};
 use crate::server::answering::{AnswerJob, Answered};
 use crate::server::reach::Reach;
+use crate::server::report::{Question, ServerReport};
 use crate::snapshot::{self, SnapshotError};
 use crate::tree::Tree;
 use crate::zxid::Zxid;
@@ -47,6 +50,25 @@ pub enum Done {
     Prepared(Result<PreparedSegment, LogError>),
     Snapshot(SnapshotDone),
     Answered(Answered),
+    /// A question over HTTP.
+    Asked(Question, oneshot::Sender<Box<ServerReport>>),
+}
+
+/// Where questions are asked from outside the cores.
+#[derive(Clone)]
+pub struct Asking {
+    done: Sender<Done>,
+    waker: Waker,
+}
+
+impl Asking {
+    /// Asks; the answer comes from the executor that writes answers out. It never comes where the
+    /// server stops, or is asked more than it keeps up with.
+    pub fn ask(&self, question: Question) -> oneshot::Receiver<Box<ServerReport>> {
+        let (reply, answer) = oneshot::channel();
+        tell(&self.done, &self.waker, Done::Asked(question, reply));
+        answer
+    }
 }
 
 /// The pipeline's end of the background.
@@ -55,6 +77,7 @@ pub struct Background {
     pub snapshots: Sender<SnapshotJob>,
     pub answers: Sender<AnswerJob>,
     pub done: Receiver<Done>,
+    pub asking: Asking,
 }
 
 /// Where snapshots go, and how many stay.
@@ -75,6 +98,7 @@ pub fn start(
     waker: Waker,
 ) -> Result<(Background, [Core<()>; 3]), CoreError> {
     let (done, from_background) = channel();
+    let asking = Asking { done: done.clone(), waker: waker.clone() };
     let (to_segments, segment_jobs) = channel::<SegmentJob>();
     let (to_snapshots, snapshot_jobs) = channel::<SnapshotJob>();
     let (segments_done, segments_waker) = (done.clone(), waker.clone());
@@ -102,7 +126,9 @@ pub fn start(
     let (answers_done, answers_waker) = (done.clone(), waker.clone());
     let answers = spawn_core("answers", None, move || async move {
         for job in answer_jobs {
-            tell(&answers_done, &answers_waker, Done::Answered(job.perform()));
+            if let Some(answered) = job.perform() {
+                tell(&answers_done, &answers_waker, Done::Answered(answered));
+            }
         }
     })?;
     let snapshots = spawn_core("snapshots", None, move || async move {
@@ -121,6 +147,7 @@ pub fn start(
         snapshots: to_snapshots,
         answers: to_answers,
         done: from_background,
+        asking,
     };
     Ok((background, [segments, snapshots, answers]))
 }

@@ -37,6 +37,8 @@ pub struct Disk {
     pub durable_nanos: u64,
     pub writes: u64,
     pub bytes: u64,
+    /// Writes that took longer than `warn_after`.
+    pub slow_syncs: u64,
     pub warn_after: Duration,
 }
 
@@ -62,6 +64,7 @@ impl Disk {
             durable_nanos: 0,
             writes: 0,
             bytes: 0,
+            slow_syncs: 0,
             warn_after,
         }
     }
@@ -137,6 +140,7 @@ impl Disk {
         self.sync_ms.add(duration.as_millis() as u64);
         self.durable_nanos = duration.as_nanos() as u64;
         if duration > self.warn_after {
+            self.slow_syncs += 1;
             tracing::warn!(
                 "a write of the log took {} ms, the bound of fsync.warningthresholdms is {} ms",
                 duration.as_millis(),
@@ -155,6 +159,7 @@ impl Disk {
     /// Starts the counters again (`srst`), but for the bytes, which snapshots go by.
     pub fn reset_statistics(&mut self) {
         self.writes = 0;
+        self.slow_syncs = 0;
         self.sync_ms = Percentiles::default();
         self.batch_txns = Summary::default();
     }

@@ -23,8 +23,8 @@ use crate::server::disk::Disk;
 use crate::server::member::Member;
 use crate::server::mesh::{Receiver, Sender};
 use crate::server::message::{Item, ToClients, ToPipeline};
-use crate::server::questions::Questions;
-use crate::server::report::StartupReport;
+use crate::server::questions::{Asker, Questions};
+use crate::server::report::{Question, StartupReport};
 use crate::server::snapshots::Snapshots;
 use crate::server::stages::{Stage, Stages};
 use crate::server::summary::Summary;
@@ -298,6 +298,7 @@ impl PipelineCore {
                     let reported = ToClients::Reported { connection, chunks };
                     self.clients[usize::from(core)].send(reported);
                 }
+                Done::Asked(question, reply) => self.ask(Asker::Http(reply), question),
                 Done::Snapshot(done) => {
                     if let Some(oldest) = self.snapshots.handle_done(done) {
                         // The oldest snapshot that is kept holds what is up to its zxid.
@@ -376,10 +377,7 @@ impl PipelineCore {
                 }
                 Item::Touch { session } => self.replica.handle_touch(self.now, session),
                 Item::Ask { connection, question } => {
-                    let number = self.questions.ask(core, connection, question, self.clients.len());
-                    for client in &mut self.clients {
-                        client.send(ToClients::Report { number, question });
-                    }
+                    self.ask(Asker::Connection { core, connection }, question);
                 }
                 Item::Answer { number, report } => self.take_answer(number, *report),
             }
@@ -492,6 +490,14 @@ impl PipelineCore {
             self.disk.bytes,
         ) {
             self.background.snapshots.send(job).expect("the background ends after the pipeline");
+        }
+    }
+
+    /// Asks every client core for its part of an answer.
+    fn ask(&mut self, asker: Asker, question: Question) {
+        let number = self.questions.ask(asker, question, self.clients.len());
+        for client in &mut self.clients {
+            client.send(ToClients::Report { number, question });
         }
     }
 

@@ -14,6 +14,7 @@ mod client;
 mod damage;
 mod full;
 mod hostile;
+mod http;
 mod process;
 mod sessions;
 mod stop;
