@@ -180,6 +180,11 @@ impl Log {
         self.appender.is_starved()
     }
 
+    /// Bytes that wait in memory for their write, roughly: the write under way is none of them.
+    pub fn staged_bytes(&self) -> usize {
+        self.appender.staged_bytes()
+    }
+
     /// How batches are written.
     pub fn writer(&self) -> WriterKind {
         self.writer

@@ -172,6 +172,11 @@ impl Appender {
         self.groups.iter().any(|group| group.place.is_none())
     }
 
+    /// Bytes that wait in memory for their write, roughly.
+    pub fn staged_bytes(&self) -> usize {
+        self.groups.iter().map(|group| group.buffer.len()).sum()
+    }
+
     /// True once a batch was written, by this appender or before it.
     pub fn has_batches(&self) -> bool {
         self.chain.is_some()

@@ -199,6 +199,21 @@ impl SegmentFile {
         if self.stores.is_some() { WriterKind::Mmap } else { WriterKind::Direct }
     }
 
+    /// Fails when the file has no name any more: what is written to it is lost with its last
+    /// descriptor. Reads no disk.
+    ///
+    /// # Errors
+    /// `NotFound`, and the operating system's.
+    pub fn check_named(&self) -> Result<(), LogError> {
+        let stat = rustix::fs::fstat(&self.file)
+            .map_err(|e| LogError::io("look at", &self.path, 0, e))?;
+        if stat.st_nlink > 0 {
+            return Ok(());
+        }
+        let removed = std::io::Error::new(ErrorKind::NotFound, "the file has been removed");
+        Err(LogError::io("write", &self.path, 0, removed))
+    }
+
     /// The descriptor to write to or to sync.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()

@@ -17,6 +17,9 @@ const LOG: FileToken = FileToken(1);
 /// busy log writes none.
 const MARK_AFTER: Duration = Duration::from_millis(20);
 
+/// How often the log's file is asked whether it still has a name: that costs a microsecond.
+const NAMED_EVERY: Duration = Duration::from_millis(500);
+
 /// The log, and its one operation under way.
 pub struct Disk {
     pub log: Log,
@@ -29,6 +32,8 @@ pub struct Disk {
     /// Whether something was written that no mark covers.
     is_mark_due: bool,
     started: Time,
+    /// When the file's name is looked at next.
+    named_due: Time,
     /// From the start of a write to its being durable, in milliseconds.
     pub sync_ms: Percentiles,
     /// Transactions in a batch.
@@ -65,6 +70,7 @@ impl Disk {
             idle_since: None,
             is_mark_due: false,
             started: Time::default(),
+            named_due: Time::default(),
             sync_ms: Percentiles::default(),
             batch_txns: Summary::default(),
             staged: 0,
@@ -155,6 +161,11 @@ impl Disk {
                 duration.as_millis(),
                 self.warn_after.as_millis()
             );
+        }
+        if now >= self.named_due {
+            self.named_due = now + NAMED_EVERY;
+            // Before anything in it is acknowledged.
+            write.file.check_named()?;
         }
         self.log.handle_written(write, result).map(Some)
     }

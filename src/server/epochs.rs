@@ -86,10 +86,18 @@ impl EpochFiles {
         if current.epoch() != Some(epochs.current) {
             self.save_current(epochs.current)?;
         }
-        for name in [ACCEPTED, CURRENT] {
-            small_file::remove_unfinished(&self.dir.join(name))?;
-        }
+        self.keep_room();
         Ok(epochs)
+    }
+
+    /// Takes the room that the next epoch needs on the volume, where there is any: an election must
+    /// not fail for want of it.
+    pub fn keep_room(&self) {
+        for name in [ACCEPTED, CURRENT] {
+            if let Err(error) = small_file::keep_room(&self.dir.join(name)) {
+                tracing::warn!("there may be no room for the next epoch: {error}");
+            }
+        }
     }
 
     /// Makes `acceptedEpoch` durable.

@@ -99,6 +99,10 @@ impl ClientEnd {
     }
 }
 
+/// A member that has so much more in memory than its disk has taken, in bytes, leaves the ensemble
+/// until the disk has: some hundred groups, seconds of a slow disk's work.
+const STAGED_BYTES_MAX: usize = 64 << 20;
+
 /// How far the core is in stopping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stopping {
@@ -133,6 +137,8 @@ pub struct PipelineCore {
     txn_bytes_max: usize,
     /// Whether the volume had no space for the log's next segment.
     is_full: bool,
+    /// Whether a leadership was given up since the volume was last seen to have space.
+    has_stood_back: bool,
     stopping: Stopping,
     /// What the log was told last.
     is_read_only: bool,
@@ -188,6 +194,7 @@ impl PipelineCore {
             stages: Stages::new(),
             elections_ms: Summary::default(),
             is_full: false,
+            has_stood_back: false,
             stopping: Stopping::No,
             is_read_only: false,
             published,
@@ -259,6 +266,7 @@ impl PipelineCore {
             self.replica.handle_timeout(self.now, self.wall);
         }
         self.perform_all();
+        self.watch_disk();
         self.advance_turn()?;
         self.publish();
         let publishing = clock::now();
@@ -286,6 +294,7 @@ impl PipelineCore {
         while let Ok(done) = self.background.done.try_recv() {
             match done {
                 Done::Prepared(Ok(segment)) => {
+                    self.has_stood_back = false;
                     if std::mem::take(&mut self.is_full) {
                         tracing::warn!("the log's volume has space again: writes are taken");
                     }
@@ -342,6 +351,25 @@ impl PipelineCore {
             true => Room::SessionsOnly,
             false => Room::Full,
         })
+    }
+
+    /// A member stands back where its disk holds the others up or its memory would grow without
+    /// bound; a leader also where there is no room for what clients write, once: where no other has
+    /// room either, the next leader refuses writes, and the rest goes on.
+    fn watch_disk(&mut self) {
+        if self.member.is_none() {
+            return;
+        }
+        let is_behind = self.disk.log.staged_bytes() > STAGED_BYTES_MAX;
+        let lacks_room = self.is_full
+            && !self.has_stood_back
+            && matches!(self.replica.role(), Role::Leading { .. })
+            && self.room() != Some(Room::Plenty);
+        if is_behind || lacks_room {
+            self.has_stood_back |= lacks_room;
+            self.replica.stand_back(self.now);
+            self.perform_all();
+        }
     }
 
     fn take_batches(&mut self) {
