@@ -275,11 +275,16 @@ impl PipelineCore {
         self.note(Stage::Append, publishing, clock::now(), prepared);
         self.publish();
         self.take_snapshot();
-        self.finish_peers(ring);
         for client in &mut self.clients {
             client.to.flush();
         }
         Ok(())
+    }
+
+    /// Sends other servers what is left: to be called behind the turn, and behind the replies to
+    /// clients of the same executor.
+    pub fn finish_turn(&mut self, ring: &mut Ring) {
+        self.finish_peers(ring);
     }
 
     /// Notes how long a stage took, for each of its `count` requests.
@@ -437,6 +442,8 @@ impl PipelineCore {
         let is_alone = self.replica.is_alone();
         if !is_alone {
             self.replica.handle_appended();
+            // Other servers' disks are to work while this one's does.
+            self.send_to_peers(ring);
         }
         if self.is_gathering() {
             return;
