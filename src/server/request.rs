@@ -267,8 +267,10 @@ impl ClientCore {
                 ToClients::Published { through, mut outbox, events, emptied } => {
                     self.publish(through, &outbox, &events);
                     // Back to the pipeline with the next batch.
-                    outbox.clear();
-                    self.batch.emptied = outbox;
+                    if outbox.bytes.capacity() > 0 {
+                        outbox.clear();
+                        self.batch.emptied = outbox;
+                    }
                     if !emptied.is_nothing() {
                         self.emptied = emptied;
                     }
