@@ -343,9 +343,9 @@ impl Ring {
         entered.map_err(RingError::Failed)
     }
 
-    /// Whether the next turn hands sends to the kernel and little else goes on: they are mostly done
-    /// by the time that they are submitted. A turn with [`Wait::No`] collects that, and the one
-    /// behind it waits for something to happen, where one turn for both would end twice.
+    /// Whether the next turn hands sends to the kernel and little else goes on: they are mostly
+    /// done when they have been submitted. A turn with [`Wait::No`] collects that, and the one
+    /// behind it waits for something to happen; one turn for both would end by the sends alone.
     pub fn should_submit_first(&self) -> bool {
         self.uring.is_quiet_after_sends()
     }

@@ -282,8 +282,8 @@ impl Uring {
         self.started_short + (self.came * 3 / 4).clamp(1, GATHER_MAX)
     }
 
-    /// Whether sends wait for the next [`Uring::enter`], and so little comes that its wait would end
-    /// by their completions alone.
+    /// Whether sends wait for the next [`Uring::enter`], and so little comes that its wait would
+    /// end by their completions alone.
     pub(super) fn is_quiet_after_sends(&self) -> bool {
         self.started_short > 0 && self.came * 3 / 4 <= 1
     }
