@@ -205,8 +205,8 @@ impl SegmentFile {
     /// # Errors
     /// `NotFound`, and the operating system's.
     pub fn check_named(&self) -> Result<(), LogError> {
-        let stat = rustix::fs::fstat(&self.file)
-            .map_err(|e| LogError::io("look at", &self.path, 0, e))?;
+        let stat =
+            rustix::fs::fstat(&self.file).map_err(|e| LogError::io("look at", &self.path, 0, e))?;
         if stat.st_nlink > 0 {
             return Ok(());
         }
