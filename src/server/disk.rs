@@ -23,6 +23,8 @@ const NAMED_EVERY: Duration = Duration::from_millis(500);
 /// The log, and its one operation under way.
 pub struct Disk {
     pub log: Log,
+    /// At home while no write is under way.
+    carrier: Option<Box<Carrier>>,
     /// With the mapped writer: the write whose sync is under way.
     syncing: Option<Write>,
     is_busy: bool,
@@ -47,9 +49,13 @@ pub struct Disk {
     pub warn_after: Duration,
 }
 
-impl AsRef<[u8]> for Write {
+/// What carries a write to the ring and back: one allocation for all of them.
+#[derive(Default)]
+struct Carrier(Option<Write>);
+
+impl AsRef<[u8]> for Carrier {
     fn as_ref(&self) -> &[u8] {
-        self.buffer.bytes()
+        self.0.as_ref().map_or(&[], |write| write.buffer.bytes())
     }
 }
 
@@ -58,6 +64,7 @@ impl Disk {
     pub fn new(log: Log, warn_after: Duration) -> Disk {
         Disk {
             log,
+            carrier: None,
             syncing: None,
             is_busy: false,
             idle_since: None,
@@ -118,7 +125,9 @@ impl Disk {
         match self.log.writer() {
             WriterKind::Direct => {
                 let offset = write.offset;
-                ring.write_file(LOG, file, offset, Box::new(write));
+                let mut carrier = self.carrier.take().unwrap_or_default();
+                carrier.0 = Some(write);
+                ring.write_file(LOG, file, offset, carrier);
             }
             WriterKind::Mmap => {
                 if let Err(error) = write.file.store(write.offset, write.buffer.bytes()) {
@@ -141,7 +150,7 @@ impl Disk {
         now: Time,
     ) -> Result<Option<Zxid>, LogError> {
         let (write, result) = match completion {
-            Completion::Written { token: LOG, buffer, result } => (taken_back(buffer), result),
+            Completion::Written { token: LOG, buffer, result } => (self.take_back(buffer), result),
             Completion::Synced { token: LOG, result } => {
                 (self.syncing.take().expect("a sync follows a store"), result)
             }
@@ -167,6 +176,14 @@ impl Disk {
         self.log.handle_written(write, result).map(Some)
     }
 
+    fn take_back(&mut self, buffer: Box<dyn IoBuffer>) -> Write {
+        let buffer: Box<dyn std::any::Any> = buffer;
+        let carrier: Box<Carrier> =
+            buffer.downcast().expect("the log's operation carries its write");
+        let carrier = self.carrier.insert(carrier);
+        carrier.0.take().expect("it carries a write")
+    }
+
     /// Stages a transaction into the next batch.
     pub fn append(&mut self, zxid: Zxid, txn: &[u8]) {
         self.staged += 1;
@@ -185,9 +202,4 @@ impl Disk {
     pub fn is_busy(&self) -> bool {
         self.is_busy
     }
-}
-
-fn taken_back(buffer: Box<dyn IoBuffer>) -> Write {
-    let buffer: Box<dyn std::any::Any> = buffer;
-    *buffer.downcast().expect("the log's operation carries the log's write")
 }

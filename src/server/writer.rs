@@ -17,12 +17,13 @@ use crate::io::ring::{Completion, Ring};
 use crate::log::LogError;
 use crate::pipeline::{Client, Notice, Room, Write};
 use crate::replica::Replica;
+use crate::server::answer::TRACE_MASK_DEFAULT;
 use crate::server::answering::Answered;
 use crate::server::background::{Background, Done, SegmentJob};
 use crate::server::disk::Disk;
 use crate::server::member::Member;
 use crate::server::mesh::{Receiver, Sender};
-use crate::server::message::{Item, ToClients, ToPipeline};
+use crate::server::message::{Emptied, Item, ToClients, ToPipeline};
 use crate::server::questions::{Asker, Questions};
 use crate::server::report::{Question, StartupReport};
 use crate::server::snapshots::Snapshots;
@@ -60,6 +61,8 @@ pub struct ClientEnd {
     pub version: Arc<AtomicI64>,
     /// What its queue had no room for. While there is something here nothing more is taken in.
     backlog: VecDeque<ToClients>,
+    /// What is left of the last batch, to go back.
+    emptied: Emptied,
 }
 
 impl ClientEnd {
@@ -69,7 +72,7 @@ impl ClientEnd {
         to: Sender<ToClients>,
         version: Arc<AtomicI64>,
     ) -> ClientEnd {
-        ClientEnd { from, to, version, backlog: VecDeque::new() }
+        ClientEnd { from, to, version, backlog: VecDeque::new(), emptied: Emptied::default() }
     }
 
     pub(super) fn send(&mut self, message: ToClients) {
@@ -187,7 +190,7 @@ impl PipelineCore {
             address,
             startup,
             started,
-            trace_mask: 0,
+            trace_mask: TRACE_MASK_DEFAULT,
             stages: Stages::new(),
             elections_ms: Summary::default(),
             is_full: false,
@@ -272,11 +275,16 @@ impl PipelineCore {
         self.note(Stage::Append, publishing, clock::now(), prepared);
         self.publish();
         self.take_snapshot();
-        self.finish_peers(ring);
         for client in &mut self.clients {
             client.to.flush();
         }
         Ok(())
+    }
+
+    /// Sends other servers what is left: to be called behind the turn, and behind the replies to
+    /// clients of the same executor.
+    pub fn finish_turn(&mut self, ring: &mut Ring) {
+        self.finish_peers(ring);
     }
 
     /// Notes how long a stage took, for each of its `count` requests.
@@ -307,6 +315,8 @@ impl PipelineCore {
                     let reported = ToClients::Reported { connection, chunks };
                     self.clients[usize::from(core)].send(reported);
                 }
+                Done::BackupWanted(reply) => self.snapshots.want_backup(reply),
+                Done::BackedUp => self.snapshots.handle_backed_up(),
                 Done::Asked(question, reply) => self.ask(Asker::Http(reply), question),
                 Done::Snapshot(done) => {
                     if let Some(oldest) = self.snapshots.handle_done(done) {
@@ -387,9 +397,10 @@ impl PipelineCore {
         }
     }
 
-    fn take_batch(&mut self, index: usize, batch: ToPipeline) {
+    fn take_batch(&mut self, index: usize, mut batch: ToPipeline) {
         let core = u16::try_from(index).expect("client cores are few");
-        for item in batch.items {
+        self.replica.handle_emptied(std::mem::take(&mut batch.emptied));
+        for item in batch.items.drain(..) {
             match item {
                 Item::Write { connection, session, xid, op, body, ids } => {
                     let client = Client { core, connection: connection.0 };
@@ -410,6 +421,7 @@ impl PipelineCore {
                 Item::Answer { number, report } => self.take_answer(number, *report),
             }
         }
+        self.clients[index].emptied = batch.into_emptied();
     }
 
     /// Stages what was prepared.
@@ -430,6 +442,8 @@ impl PipelineCore {
         let is_alone = self.replica.is_alone();
         if !is_alone {
             self.replica.handle_appended();
+            // Other servers' disks are to work while this one's does.
+            self.send_to_peers(ring);
         }
         if self.is_gathering() {
             return Ok(());
@@ -454,14 +468,16 @@ impl PipelineCore {
     }
 
     fn publish(&mut self) {
-        while let Some(published) = self.replica.poll_published() {
+        while let Some(mut published) = self.replica.poll_published() {
             self.published = published.through;
             self.answered += published.outboxes.iter().map(|it| it.replies.len()).sum::<usize>();
-            for (client, outbox) in self.clients.iter_mut().zip(published.outboxes) {
+            for (client, outbox) in self.clients.iter_mut().zip(published.outboxes.drain(..)) {
                 let events = Arc::clone(&published.events);
                 let through = published.through;
-                client.send(ToClients::Published { through, outbox, events });
+                let emptied = std::mem::take(&mut client.emptied);
+                client.send(ToClients::Published { through, outbox, events, emptied });
             }
+            self.replica.handle_told(published);
         }
         if self.replica.pipeline().is_read_only() != self.is_read_only {
             self.is_read_only = !self.is_read_only;
