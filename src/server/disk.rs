@@ -83,28 +83,31 @@ impl Disk {
     }
 
     /// Starts the next write, where there is one and none is under way; whether it did.
-    pub fn start(&mut self, ring: &mut Ring, now: Time) -> bool {
+    ///
+    /// # Errors
+    /// The disk failed. It is final: the server stops.
+    pub fn start(&mut self, ring: &mut Ring, now: Time) -> Result<bool, LogError> {
         if self.is_busy {
-            return false;
+            return Ok(false);
         }
         if let Some(write) = self.log.poll_write() {
             self.idle_since = None;
             self.is_mark_due = true;
             self.batch_txns.add(std::mem::take(&mut self.staged));
-            self.submit(write, ring, now);
-            return true;
+            self.submit(write, ring, now)?;
+            return Ok(true);
         }
         if !self.log.is_idle() {
-            return false;
+            return Ok(false);
         }
         let idle_since = *self.idle_since.get_or_insert(now);
         if now.since(idle_since) >= MARK_AFTER && self.is_mark_due {
             self.is_mark_due = false;
             if let Some(mark) = self.log.mark_if_idle() {
-                self.submit(mark, ring, now);
+                self.submit(mark, ring, now)?;
             }
         }
-        false
+        Ok(false)
     }
 
     /// When the log will want to be marked, if it stays idle.
@@ -113,7 +116,7 @@ impl Disk {
         (!self.is_busy && self.is_mark_due).then_some(due)
     }
 
-    fn submit(&mut self, write: Write, ring: &mut Ring, now: Time) {
+    fn submit(&mut self, write: Write, ring: &mut Ring, now: Time) -> Result<(), LogError> {
         self.is_busy = true;
         self.started = now;
         self.writes += 1;
@@ -127,11 +130,14 @@ impl Disk {
                 ring.write_file(LOG, file, offset, carrier);
             }
             WriterKind::Mmap => {
-                write.file.store(write.offset, write.buffer.bytes());
+                if let Err(error) = write.file.store(write.offset, write.buffer.bytes()) {
+                    return self.log.handle_written(write, Err(error)).map(|_| ());
+                }
                 ring.sync_file(LOG, file);
                 self.syncing = Some(write);
             }
         }
+        Ok(())
     }
 
     /// Takes a completion of the log's, if it is one: how far the log is durable.

@@ -271,7 +271,7 @@ impl PipelineCore {
         self.publish();
         let publishing = clock::now();
         self.note(Stage::Publish, taken, publishing, self.answered as u64);
-        self.append(ring);
+        self.append(ring)?;
         self.note(Stage::Append, publishing, clock::now(), prepared);
         self.publish();
         self.take_snapshot();
@@ -437,7 +437,7 @@ impl PipelineCore {
     }
 
     /// Starts the next write, with all that was prepared meanwhile.
-    fn append(&mut self, ring: &mut Ring) {
+    fn append(&mut self, ring: &mut Ring) -> Result<(), LogError> {
         self.hand_to_log();
         let is_alone = self.replica.is_alone();
         if !is_alone {
@@ -446,15 +446,16 @@ impl PipelineCore {
             self.send_to_peers(ring);
         }
         if self.is_gathering() {
-            return;
+            return Ok(());
         }
         if !is_alone {
             self.disk.log.set_committed(self.replica.pipeline().committed());
         }
-        let is_started = self.disk.start(ring, self.now);
+        let is_started = self.disk.start(ring, self.now)?;
         if is_alone && (is_started || self.disk.log.is_idle()) {
             self.replica.handle_appended();
         }
+        Ok(())
     }
 
     /// Whether the next write waits for one turn: the last one has just answered several clients,

@@ -74,6 +74,10 @@ const EARLY_MAX: Duration = Duration::from_millis(500);
 /// enough for whoever needs it after all.
 const AVOIDED_LIMITS: u32 = 2;
 
+/// A leader that has stood back leaves the election to the others for a tick, and for this long
+/// besides: they wait 200 ms for the vote of a server that they can reach.
+const REST: Duration = Duration::from_millis(500);
+
 /// One server's part in its ensemble.
 ///
 /// After every call that goes in, drain [`Zab::poll_output`] before the next. After a pause of the
@@ -597,7 +601,7 @@ impl Zab {
 
     /// The disk does not keep up, or has no room: others do better without this server. A leader
     /// ends its leadership, as for [`Zab::resign`], and leaves the next election to the others for
-    /// a tick; a learner leaves its leader. Either comes back when all that it has appended is
+    /// a while; a learner leaves its leader. Either comes back when all that it has appended is
     /// durable, and not before.
     pub fn stand_back(&mut self, now: Time) {
         match &mut self.state {
@@ -666,7 +670,7 @@ impl Zab {
         self.handover = handover;
         let stands_back =
             matches!(&self.state, State::Leading(leader) if leader.is_standing_back());
-        self.rests_until = stands_back.then(|| now + self.peer.ensemble.tick);
+        self.rests_until = stands_back.then(|| now + self.peer.ensemble.tick + REST);
         tracing::info!(reason, "looks for a leader");
         if is_resigning {
             self.leave();

@@ -36,6 +36,7 @@ STORIES = {
     "full_alone": story_full.full_alone,
     "full_leader": story_full.full_leader,
     "full_follower": story_full.full_follower,
+    "full_all": story_full.full_all,
     "full_snapshots": story_full.full_snapshots,
     "thin": story_full.thin,
     "files_alone": story_files.files_alone,
