@@ -371,6 +371,13 @@ impl Ring {
         entered.map_err(RingError::Failed)
     }
 
+    /// Whether the next turn hands sends to the kernel and little else goes on: they are mostly
+    /// done when they have been submitted. A turn with [`Wait::No`] collects that, and the one
+    /// behind it waits for something to happen; one turn for both would end by the sends alone.
+    pub fn should_submit_first(&self) -> bool {
+        self.uring.is_quiet_after_sends()
+    }
+
     /// The next completion of those that the last turn collected.
     pub fn next_completion(&mut self) -> Option<Completion<'_>> {
         if self.woken {

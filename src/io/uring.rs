@@ -359,7 +359,10 @@ impl Uring {
                 self.ring.submitter().submit_with_args(expected, &arguments)
             }
         };
-        (self.started_short, self.came) = (0, 0);
+        self.started_short = 0;
+        if wait {
+            self.came = 0;
+        }
         if let Err(error) = entered
             && !passing(&error)
         {
@@ -378,6 +381,12 @@ impl Uring {
             return 1;
         }
         self.started_short + (self.came * 3 / 4).clamp(1, GATHER_MAX)
+    }
+
+    /// Whether sends wait for the next [`Uring::enter`], and so little comes that its wait would
+    /// end by their completions alone.
+    pub(super) fn is_quiet_after_sends(&self) -> bool {
+        self.started_short > 0 && self.came * 3 / 4 <= 1
     }
 
     fn enter_without_waiting(&mut self) -> io::Result<usize> {

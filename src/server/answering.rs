@@ -11,6 +11,8 @@ use crate::server::questions::Asker;
 use crate::server::report::{Question, ServerReport};
 use crate::snapshot;
 use crate::tree::Tree;
+use crate::tree::acl::AclId;
+use crate::wire::acl::Acl;
 use crate::zxid::Zxid;
 
 /// An answer to be written out.
@@ -40,6 +42,9 @@ impl AnswerJob {
         if question.wants_directory_sizes() {
             self.report.data_dir_size = size_below(Path::new(&self.report.conf.data_dir));
             self.report.log_dir_size = size_below(Path::new(&self.report.conf.log_dir));
+        }
+        if question.wants_root_acl() {
+            self.report.root_acl = root_acl(&self.tree);
         }
         if question.is_http {
             self.report.last_snapshot_wall_seconds = snapshot_time(&self.report);
@@ -80,6 +85,12 @@ fn put_process(report: &mut ServerReport) {
     let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     let cpu_ms = cpu.tv_sec * 1000 + cpu.tv_nsec / 1_000_000;
     report.process_cpu_ms = u64::try_from(cpu_ms).ok();
+}
+
+/// Who may do what with the root; `None` where it is open to all.
+fn root_acl(tree: &Tree) -> Option<Vec<Acl>> {
+    let acl = tree.view(Zxid::MAX).node("/")?.acl();
+    (acl != AclId::OPEN).then(|| tree.acls().list(acl).entries.clone())
 }
 
 /// When the newest snapshot was finished, in seconds since 1970; `None` where there is none.

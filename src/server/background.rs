@@ -18,6 +18,7 @@ use crate::log::segment::{self, PreparedSegment, RetiredSegment, SegmentRequest}
 use crate::server::answering::{AnswerJob, Answered};
 use crate::server::reach::Reach;
 use crate::server::report::{Question, ServerReport};
+use crate::snapshot::backup::Backup;
 use crate::snapshot::{self, SnapshotError};
 use crate::tree::Tree;
 use crate::zxid::Zxid;
@@ -35,6 +36,8 @@ pub struct SnapshotJob {
     pub digest: u64,
     /// Each session with its timeout in milliseconds.
     pub sessions: Vec<(i64, i32)>,
+    /// Where it goes instead of to the server's own snapshots.
+    pub backup: Option<oneshot::Sender<Result<Backup, SnapshotError>>>,
 }
 
 /// What a snapshot came to.
@@ -49,9 +52,13 @@ pub struct SnapshotDone {
 pub enum Done {
     Prepared(Result<PreparedSegment, LogError>),
     Snapshot(SnapshotDone),
+    /// A backup is written, or has failed: its version is no longer needed.
+    BackedUp,
     Answered(Answered),
     /// A question over HTTP.
     Asked(Question, oneshot::Sender<Box<ServerReport>>),
+    /// A backup is asked for over HTTP.
+    BackupWanted(oneshot::Sender<Result<Backup, SnapshotError>>),
 }
 
 /// Where questions are asked from outside the cores.
@@ -67,6 +74,13 @@ impl Asking {
     pub fn ask(&self, question: Question) -> oneshot::Receiver<Box<ServerReport>> {
         let (reply, answer) = oneshot::channel();
         tell(&self.done, &self.waker, Done::Asked(question, reply));
+        answer
+    }
+
+    /// Asks for a snapshot of what is committed, in Apache's format.
+    pub fn back_up(&self) -> oneshot::Receiver<Result<Backup, SnapshotError>> {
+        let (reply, answer) = oneshot::channel();
+        tell(&self.done, &self.waker, Done::BackupWanted(reply));
         answer
     }
 }
@@ -132,7 +146,16 @@ pub fn start(
         }
     })?;
     let snapshots = spawn_core("snapshots", None, move || async move {
-        for job in snapshot_jobs {
+        for mut job in snapshot_jobs {
+            if let Some(reply) = job.backup.take() {
+                // Whoever asked may have gone meanwhile.
+                let SnapshotJob { tree, zxid, digest, sessions, .. } = &job;
+                let backup = Backup::take(&snapshots.dir, tree, *zxid, *digest, sessions);
+                reply.send(backup).ok();
+                drop(job);
+                tell(&done, &waker, Done::BackedUp);
+                continue;
+            }
             let zxid = job.zxid;
             let begun = clock::now();
             let result = take_snapshot(&snapshots, &job);

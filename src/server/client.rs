@@ -22,7 +22,7 @@ use crate::server::admission::{Admission, Refusal};
 use crate::server::connection::{Connection, Front, Pending, Phase, front};
 use crate::server::four_letter::Words;
 use crate::server::mesh::{Receiver, Sender};
-use crate::server::message::{Item, ToClients, ToPipeline};
+use crate::server::message::{Emptied, Item, ToClients, ToPipeline};
 use crate::server::report::ClientStats;
 use crate::server::slots::Slots;
 use crate::server::stages::{Stage, Stages};
@@ -102,6 +102,8 @@ pub struct ClientCore {
     pub(super) watches: Watches,
     watch_seed: u64,
     pub(super) batch: ToPipeline,
+    /// What is left of an earlier batch, for the next one.
+    pub(super) emptied: Emptied,
     pub(super) commands: Vec<Command>,
     /// Connections with something to send.
     pub(super) dirty: Vec<Token>,
@@ -176,6 +178,7 @@ impl ClientCore {
             watches: Watches::new(watch_seed),
             watch_seed,
             batch: ToPipeline::default(),
+            emptied: Emptied::default(),
             commands: Vec::new(),
             dirty: Vec::new(),
             told: VecDeque::new(),
@@ -203,6 +206,7 @@ impl ClientCore {
         match completion {
             Completion::Accepted { socket, .. } => self.accept(socket),
             Completion::Received { token, bytes } => self.receive(token, bytes),
+            Completion::Closed { token, error: None } if self.is_asked(token) => {}
             Completion::Closed { token, .. } | Completion::SendFailed { token, .. } => {
                 self.close(token, "the client closed it");
             }
@@ -575,7 +579,7 @@ impl ClientCore {
     /// Passes what has gathered to the pipeline, if that has room.
     pub fn send_batch(&mut self) {
         if !self.batch.items.is_empty() {
-            let batch = self.batch.take();
+            let batch = self.batch.take(std::mem::take(&mut self.emptied));
             if let Err(batch) = self.links.to_pipeline.send(batch) {
                 self.batch = batch;
             }

@@ -17,9 +17,14 @@ const LOG: FileToken = FileToken(1);
 /// busy log writes none.
 const MARK_AFTER: Duration = Duration::from_millis(20);
 
+/// How often the log's file is asked whether it still has a name: that costs a microsecond.
+const NAMED_EVERY: Duration = Duration::from_millis(500);
+
 /// The log, and its one operation under way.
 pub struct Disk {
     pub log: Log,
+    /// At home while no write is under way.
+    carrier: Option<Box<Carrier>>,
     /// With the mapped writer: the write whose sync is under way.
     syncing: Option<Write>,
     is_busy: bool,
@@ -27,6 +32,8 @@ pub struct Disk {
     /// Whether something was written that no mark covers.
     is_mark_due: bool,
     started: Time,
+    /// When the file's name is looked at next.
+    named_due: Time,
     /// From the start of a write to its being durable, in milliseconds.
     pub sync_ms: Percentiles,
     /// Transactions in a batch.
@@ -42,9 +49,13 @@ pub struct Disk {
     pub warn_after: Duration,
 }
 
-impl AsRef<[u8]> for Write {
+/// What carries a write to the ring and back: one allocation for all of them.
+#[derive(Default)]
+struct Carrier(Option<Write>);
+
+impl AsRef<[u8]> for Carrier {
     fn as_ref(&self) -> &[u8] {
-        self.buffer.bytes()
+        self.0.as_ref().map_or(&[], |write| write.buffer.bytes())
     }
 }
 
@@ -53,11 +64,13 @@ impl Disk {
     pub fn new(log: Log, warn_after: Duration) -> Disk {
         Disk {
             log,
+            carrier: None,
             syncing: None,
             is_busy: false,
             idle_since: None,
             is_mark_due: false,
             started: Time::default(),
+            named_due: Time::default(),
             sync_ms: Percentiles::default(),
             batch_txns: Summary::default(),
             staged: 0,
@@ -70,28 +83,31 @@ impl Disk {
     }
 
     /// Starts the next write, where there is one and none is under way; whether it did.
-    pub fn start(&mut self, ring: &mut Ring, now: Time) -> bool {
+    ///
+    /// # Errors
+    /// The disk failed. It is final: the server stops.
+    pub fn start(&mut self, ring: &mut Ring, now: Time) -> Result<bool, LogError> {
         if self.is_busy {
-            return false;
+            return Ok(false);
         }
         if let Some(write) = self.log.poll_write() {
             self.idle_since = None;
             self.is_mark_due = true;
             self.batch_txns.add(std::mem::take(&mut self.staged));
-            self.submit(write, ring, now);
-            return true;
+            self.submit(write, ring, now)?;
+            return Ok(true);
         }
         if !self.log.is_idle() {
-            return false;
+            return Ok(false);
         }
         let idle_since = *self.idle_since.get_or_insert(now);
         if now.since(idle_since) >= MARK_AFTER && self.is_mark_due {
             self.is_mark_due = false;
             if let Some(mark) = self.log.mark_if_idle() {
-                self.submit(mark, ring, now);
+                self.submit(mark, ring, now)?;
             }
         }
-        false
+        Ok(false)
     }
 
     /// When the log will want to be marked, if it stays idle.
@@ -100,7 +116,7 @@ impl Disk {
         (!self.is_busy && self.is_mark_due).then_some(due)
     }
 
-    fn submit(&mut self, write: Write, ring: &mut Ring, now: Time) {
+    fn submit(&mut self, write: Write, ring: &mut Ring, now: Time) -> Result<(), LogError> {
         self.is_busy = true;
         self.started = now;
         self.writes += 1;
@@ -109,14 +125,19 @@ impl Disk {
         match self.log.writer() {
             WriterKind::Direct => {
                 let offset = write.offset;
-                ring.write_file(LOG, file, offset, Box::new(write));
+                let mut carrier = self.carrier.take().unwrap_or_default();
+                carrier.0 = Some(write);
+                ring.write_file(LOG, file, offset, carrier);
             }
             WriterKind::Mmap => {
-                write.file.store(write.offset, write.buffer.bytes());
+                if let Err(error) = write.file.store(write.offset, write.buffer.bytes()) {
+                    return self.log.handle_written(write, Err(error)).map(|_| ());
+                }
                 ring.sync_file(LOG, file);
                 self.syncing = Some(write);
             }
         }
+        Ok(())
     }
 
     /// Takes a completion of the log's, if it is one: how far the log is durable.
@@ -129,7 +150,7 @@ impl Disk {
         now: Time,
     ) -> Result<Option<Zxid>, LogError> {
         let (write, result) = match completion {
-            Completion::Written { token: LOG, buffer, result } => (taken_back(buffer), result),
+            Completion::Written { token: LOG, buffer, result } => (self.take_back(buffer), result),
             Completion::Synced { token: LOG, result } => {
                 (self.syncing.take().expect("a sync follows a store"), result)
             }
@@ -147,7 +168,20 @@ impl Disk {
                 self.warn_after.as_millis()
             );
         }
+        if now >= self.named_due {
+            self.named_due = now + NAMED_EVERY;
+            // Before anything in it is acknowledged.
+            write.file.check_named()?;
+        }
         self.log.handle_written(write, result).map(Some)
+    }
+
+    fn take_back(&mut self, buffer: Box<dyn IoBuffer>) -> Write {
+        let buffer: Box<dyn std::any::Any> = buffer;
+        let carrier: Box<Carrier> =
+            buffer.downcast().expect("the log's operation carries its write");
+        let carrier = self.carrier.insert(carrier);
+        carrier.0.take().expect("it carries a write")
     }
 
     /// Stages a transaction into the next batch.
@@ -168,9 +202,4 @@ impl Disk {
     pub fn is_busy(&self) -> bool {
         self.is_busy
     }
-}
-
-fn taken_back(buffer: Box<dyn IoBuffer>) -> Write {
-    let buffer: Box<dyn std::any::Any> = buffer;
-    *buffer.downcast().expect("the log's operation carries the log's write")
 }

@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use crate::server::four_letter::Word;
 use crate::server::stages::StageReport;
 use crate::server::summary::{Percentiles, Sizes, Summary};
+use crate::wire::acl::Acl;
 use crate::wire::membership::Membership;
 use crate::wire::opcode::OpCode;
 use crate::zxid::Zxid;
@@ -61,6 +62,11 @@ impl Question {
     /// Whether the stages' histograms are read: 240 KiB a core, so only copied on demand.
     pub const fn wants_stages(self) -> bool {
         matches!(self.word, Word::Mntr)
+    }
+
+    /// Whether [`ServerReport::root_acl`] is read: by who asks whether he may ask for more.
+    pub const fn wants_root_acl(self) -> bool {
+        self.is_http && matches!(self.word, Word::Ruok)
     }
 
     /// Whether the server's counters start again (`srst`): each core calls its `reset`.
@@ -500,6 +506,9 @@ pub struct ServerReport {
     /// The tree's digest every so many transactions, oldest first; only where
     /// [`Question::wants_digests`].
     pub digests: Vec<(Zxid, u64)>,
+    /// Who may do what with the root; `None` where it is open to all. Only where
+    /// [`Question::wants_root_acl`].
+    pub root_acl: Option<Vec<Acl>>,
     /// The tree's digest at `last_zxid`.
     pub tree_digest: u64,
     /// The trace mask: a number that `stmk` stores and `gtmk` shows.

@@ -264,8 +264,16 @@ impl ClientCore {
     pub fn deliver(&mut self) {
         while let Some(message) = self.links.from_pipeline.receive() {
             match message {
-                ToClients::Published { through, outbox, events } => {
+                ToClients::Published { through, mut outbox, events, emptied } => {
                     self.publish(through, &outbox, &events);
+                    // Back to the pipeline with the next batch.
+                    if outbox.bytes.capacity() > 0 {
+                        outbox.clear();
+                        self.batch.emptied = outbox;
+                    }
+                    if !emptied.is_nothing() {
+                        self.emptied = emptied;
+                    }
                 }
                 ToClients::Notice(notice) => self.take_notice(notice),
                 ToClients::Begun { epoch } => self.begun = epoch,
@@ -294,7 +302,7 @@ impl ClientCore {
     }
 
     /// Moves to version `through`, telling events and replies on the way, zxid by zxid.
-    fn publish(&mut self, through: Zxid, outbox: &Outbox, events: &Arc<[Event]>) {
+    fn publish(&mut self, through: Zxid, outbox: &Outbox, events: &[Event]) {
         let mut events = events.iter().peekable();
         let mut start = 0;
         for reply in &outbox.replies {

@@ -18,7 +18,7 @@ use crate::io::wake::Waker;
 use crate::log::append::Log;
 use crate::log::recover::{Options, Recovered as RecoveredLog};
 use crate::log::{LogError, WriterKind};
-use crate::pipeline::auth::{AuthConfig, DigestAlgorithm};
+use crate::pipeline::auth::AuthConfig;
 use crate::pipeline::session::Sessions;
 use crate::pipeline::{Modes, Pipeline, Settings};
 use crate::replica::Replica;
@@ -126,7 +126,7 @@ pub fn run(config: Config) -> Result<(), ServerError> {
     let started = start_executors(&plan, &ended)?;
     let serve = Serve { config: &config, plan: &plan, started: &started, address, begun };
     let (background, asking) = assemble(serve, held, writer, listeners, &stop)?;
-    http::start(http, asking, Arc::clone(&config))?;
+    http::start(http, asking, Arc::clone(&config), auth(&config))?;
     let word = if config.ensemble.distributed { "listening" } else { "serving" };
     let took_ms = (clock::now() - begun).as_millis();
     tracing::info!("{word} on {address}, {took_ms} ms after the start");
@@ -499,7 +499,7 @@ fn auth(config: &Config) -> AuthConfig {
     AuthConfig {
         super_digest: config.auth.super_digest.as_ref().map(|it| it.reveal().to_owned()),
         digest_enabled: config.auth.digest,
-        digest_algorithm: DigestAlgorithm::Sha1,
+        digest_algorithm: config.auth.digest_algorithm,
     }
 }
 

@@ -49,6 +49,13 @@ impl ClientCore {
         taken
     }
 
+    /// Whether a connection has asked a four-letter word whose answer is still to leave: asking
+    /// ends the client's side (`nc -N`, Java's `FourLetterWordMain`), not the answer.
+    pub(super) fn is_asked(&mut self, token: Token) -> bool {
+        let connection = self.connections.get_mut(token);
+        connection.is_some_and(|connection| connection.word.is_some())
+    }
+
     /// Answers a word, chunk by chunk, and ends the connection.
     pub(super) fn answer_word(&mut self, token: Token, chunks: Vec<Vec<u8>>) {
         if let Some(connection) = self.connections.get_mut(token)

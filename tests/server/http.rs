@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use crate::client::create;
-use crate::process::Server;
+use crate::process::{Server, directory};
 
 /// A port that was free a moment ago.
 fn free_port() -> u16 {
@@ -13,13 +13,17 @@ fn free_port() -> u16 {
     probe.local_addr().unwrap().port()
 }
 
-/// Sends a request as it stands, and reads until the server closes.
 fn ask(port: u16, request: &str) -> String {
+    String::from_utf8(ask_bytes(port, request)).unwrap()
+}
+
+/// Sends a request as it stands, and reads until the server closes.
+fn ask_bytes(port: u16, request: &str) -> Vec<u8> {
     let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     socket.write_all(request.as_bytes()).unwrap();
-    let mut reply = String::new();
-    socket.read_to_string(&mut reply).unwrap();
+    let mut reply = Vec::new();
+    socket.read_to_end(&mut reply).unwrap();
     reply
 }
 
@@ -122,4 +126,54 @@ fn a_port_that_is_taken_stops_the_start_only_where_it_was_asked_for() {
     assert_eq!(code, 4, "{output}");
     assert!(output.contains("administration server cannot listen on 127.0.0.1"), "{output}");
     assert!(output.contains("admin.serverPort"), "{output}");
+}
+
+/// What is fetched as a backup is imported, and another server serves it.
+#[test]
+fn a_backup_is_all_that_was_committed() {
+    let (admin, metrics) = (free_port(), free_port());
+    let mut server = Server::new(&[]);
+    settings(admin, metrics).iter().for_each(|line| server.set(line));
+    server.start();
+    let mut client = server.client();
+    for path in ["/a", "/a/b", "/a/b/c"] {
+        client.done(&create(path, path.as_bytes(), 0));
+    }
+    let head = |path: &str, more: &str| {
+        let request = format!("{path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{more}\r\n");
+        ask_bytes(admin, &request)
+    };
+    let status = |reply: &[u8]| String::from_utf8_lossy(&reply[9..12]).into_owned();
+    assert_eq!(status(&head("GET /commands/snapshot", "")), "401");
+    // What a proxy claims is no proof.
+    let spoofed = "X-Forwarded-For: 127.0.0.1\r\nAuthorization: world anyone\r\n";
+    assert_eq!(status(&head("GET /commands/snap", spoofed)), "401");
+    let known = "Authorization: digest ann:secret\r\n";
+    assert_eq!(status(&head("POST /commands/restore", known)), "503");
+    let reply = head("GET /commands/snapshot", known);
+    assert_eq!(status(&reply), "200");
+    assert_eq!(status(&head("GET /commands/snapshot", known)), "429", "one in five minutes");
+
+    let end = reply.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap();
+    let (head, body) = (std::str::from_utf8(&reply[..end]).unwrap(), &reply[end + 4..]);
+    assert!(head.contains(&format!("\r\nsnapshot_size: {}\r\n", body.len())), "{head}");
+    let zxid = head.lines().find_map(|line| line.strip_prefix("last_zxid: 0x")).unwrap();
+    let java = directory();
+    let dir = java.path().join("version-2");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::write(dir.join(format!("snapshot.{zxid}")), body).unwrap();
+    let mut other = Server::new(&[]);
+    let import = std::process::Command::new(env!("CARGO_BIN_EXE_ringkeeper"))
+        .args(["import", "--snapshot-alone", "--java-data"])
+        .arg(java.path())
+        .arg("--data")
+        .arg(other.version_dir().parent().unwrap())
+        .output()
+        .unwrap();
+    assert!(import.status.success(), "{import:?}");
+    other.start();
+    assert_eq!(other.client().get("/a/b/c").as_deref(), Some(&b"/a/b/c"[..]));
+    // Nothing is left behind beside the server's own snapshots.
+    assert!(!server.version_dir().join("unfinished.backup").exists());
+    client.ping();
 }

@@ -457,6 +457,23 @@ impl AsRef<[u8]> for Aligned {
 }
 
 /// O_DIRECT and O_DSYNC, where the file system of the temporary directory has the former.
+/// Submitting and waiting in one call would end by the send alone.
+#[test]
+fn what_a_quiet_ring_sends_is_done_before_it_waits() {
+    let mut ring = Ring::new(small()).unwrap();
+    let address = listening(&mut ring);
+    let client = connected(&mut ring, address, Token(1));
+    assert!(!ring.should_submit_first());
+    ring.send(Token(1), vec![7; 100]);
+    assert!(ring.should_submit_first());
+    ring.turn(Wait::No).unwrap();
+    assert!(matches!(ring.next_completion(), Some(Completion::Sent { .. })));
+    assert!(ring.next_completion().is_none());
+    assert!(!ring.should_submit_first());
+    drop(client);
+    assert!(matches!(one(&mut ring), Seen::Closed(Token(1), _)));
+}
+
 fn open_log(path: &std::path::Path) -> Arc<File> {
     let flags = rustix::fs::OFlags::DIRECT | rustix::fs::OFlags::DSYNC;
     let open = |flags: rustix::fs::OFlags| {

@@ -1,6 +1,8 @@
 //! The administration server's commands: their names, what they ask, and their answers
 //! (`server/admin/Commands.java`).
 
+use std::collections::BTreeSet;
+
 use crate::config::Config;
 use crate::server::four_letter::Word;
 use crate::server::http::json::{self, Body};
@@ -36,6 +38,10 @@ pub(super) enum Command {
     WatchesByPath,
     Zabstate,
 }
+
+/// The first names of the two that are no question to the cores.
+pub(super) const SNAPSHOT: &str = "snapshot";
+pub(super) const RESTORE: &str = "restore";
 
 /// Every command with its names, the first of which it is listed and answered under.
 const NAMES: [(Command, &[&str]); 26] = [
@@ -78,7 +84,8 @@ impl NotServing {
 
 /// The names under which commands are listed, sorted.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
-    NAMES.iter().map(|(_, names)| names[0])
+    let names = NAMES.iter().map(|(_, names)| names[0]).chain([SNAPSHOT]);
+    names.collect::<BTreeSet<_>>().into_iter()
 }
 
 impl Command {

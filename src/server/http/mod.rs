@@ -4,6 +4,7 @@
 //! word it asks the pipeline, which asks every core, and writes out the report that comes back. A
 //! busy or slow HTTP client costs the cores nothing but its questions, of which few are under way.
 
+mod backup;
 mod command;
 mod json;
 mod prometheus;
@@ -14,7 +15,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::Full;
+use http_body_util::{Channel, Either, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
@@ -26,6 +27,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::config::Config;
+use crate::pipeline::auth::AuthConfig;
 use crate::server::background::Asking;
 use crate::server::four_letter::Word;
 use crate::server::http::command::{Command, NotServing};
@@ -66,9 +68,13 @@ struct Shared {
     asking: Asking,
     config: Arc<Config>,
     connections: Semaphore,
+    auth: AuthConfig,
+    backups: backup::Limiter,
 }
 
-type Reply = Response<Full<Bytes>>;
+/// A page, or the bytes of a backup as they are read.
+type Page = Either<Full<Bytes>, Channel<Bytes, io::Error>>;
+type Reply = Response<Page>;
 
 /// The listeners of a configuration, bound and not yet served.
 #[expect(clippy::disallowed_types, reason = "the runtime takes its sockets from std")]
@@ -118,8 +124,12 @@ pub fn bind(config: &Config) -> Result<Listeners, HttpError> {
 ///
 /// # Errors
 /// There is no thread to be had.
-#[expect(clippy::disallowed_methods, reason = "the thread is no core: nothing hot runs there")]
-pub fn start(listeners: Listeners, asking: Asking, config: Arc<Config>) -> Result<(), HttpError> {
+pub fn start(
+    listeners: Listeners,
+    asking: Asking,
+    config: Arc<Config>,
+    auth: AuthConfig,
+) -> Result<(), HttpError> {
     let Listeners(listeners) = listeners;
     if listeners.is_empty() {
         return Ok(());
@@ -127,7 +137,8 @@ pub fn start(listeners: Listeners, asking: Asking, config: Arc<Config>) -> Resul
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_io().enable_time().build().map_err(HttpError::Thread)?;
     let connections = Semaphore::new(CONNECTIONS_MAX);
-    let shared = Arc::new(Shared { asking, config, connections });
+    let backups = backup::Limiter::default();
+    let shared = Arc::new(Shared { asking, config, connections, auth, backups });
     let serve_all = async move {
         let sites = listeners.into_iter().filter_map(|(site, listener)| {
             let listener = TcpListener::from_std(listener)
@@ -153,7 +164,7 @@ async fn accept_all(site: Site, listener: TcpListener, shared: Arc<Shared>) {
                 permit.forget();
                 let shared = Arc::clone(&shared);
                 tokio::spawn(async move {
-                    serve(site, socket, &shared)
+                    serve(site, socket, peer, &shared)
                         .await
                         .unwrap_or_else(|error| tracing::debug!("HTTP with {peer}: {error}"));
                     shared.connections.add_permits(1);
@@ -167,11 +178,16 @@ async fn accept_all(site: Site, listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn serve(site: Site, socket: TcpStream, shared: &Shared) -> hyper::Result<()> {
+async fn serve(
+    site: Site,
+    socket: TcpStream,
+    peer: SocketAddr,
+    shared: &Shared,
+) -> hyper::Result<()> {
     let idle = Duration::from_millis(shared.config.admin.idle_timeout_ms);
     let service = service_fn(|request: Request<Incoming>| async move {
         Ok::<_, Infallible>(match site {
-            Site::Admin => admin(&request, shared).await,
+            Site::Admin => admin(&request, peer, shared).await,
             Site::Metrics => metrics(&request, shared).await,
         })
     });
@@ -206,7 +222,7 @@ async fn metrics(request: &Request<Incoming>, shared: &Shared) -> Reply {
     }
 }
 
-async fn admin(request: &Request<Incoming>, shared: &Shared) -> Reply {
+async fn admin(request: &Request<Incoming>, peer: SocketAddr, shared: &Shared) -> Reply {
     let url = shared.config.admin.command_url.as_str();
     let Some(rest) = request.uri().path().strip_prefix(url) else {
         return text(StatusCode::NOT_FOUND, format!("the commands are under {url}\n"));
@@ -218,14 +234,17 @@ async fn admin(request: &Request<Incoming>, shared: &Shared) -> Reply {
             None => return text(StatusCode::NOT_FOUND, format!("the commands are under {url}\n")),
         },
     };
-    if !is_read(request.method()) {
-        return not_allowed();
+    match (request.method(), name) {
+        (&Method::GET, "snapshot" | "snap") => return backup::take(request, peer, shared).await,
+        (&Method::POST, "restore" | "rest") => return backup::restore(request, peer, shared).await,
+        (method, _) if !is_read(method) => return not_allowed(),
+        _ => {}
     }
     let body = match Command::named(name) {
         None => json::failed(name, &format!("Unknown command: {name}")),
         Some(command) => run(command, request.uri().query().unwrap_or(""), shared).await,
     };
-    json_reply(&body)
+    json_reply(StatusCode::OK, &body)
 }
 
 async fn run(command: Command, query: &str, shared: &Shared) -> json::Body {
@@ -263,15 +282,15 @@ fn links(url: &str) -> Reply {
     reply
 }
 
-fn json_reply(body: &json::Body) -> Reply {
+fn json_reply(status: StatusCode, body: &json::Body) -> Reply {
     let page = serde_json::to_string_pretty(body).expect("maps with names as keys become JSON");
-    let mut reply = text(StatusCode::OK, page);
+    let mut reply = text(status, page);
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     reply
 }
 
 fn text(status: StatusCode, page: impl Into<Bytes>) -> Reply {
-    let mut reply = Response::new(Full::new(page.into()));
+    let mut reply = Response::new(Page::Left(Full::new(page.into())));
     *reply.status_mut() = status;
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");
     reply.headers_mut().insert(CONTENT_TYPE, plain);
