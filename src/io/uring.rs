@@ -267,7 +267,7 @@ impl Uring {
     }
 
     /// Sends `payload`, or as much of it as the kernel takes without waiting, with the next
-    /// [`Uring::enter`], whose wait this does not end: [`Uring::next_quick`] tells of it afterwards.
+    /// [`Uring::enter`], whose wait this does not end: [`Uring::next_quick`] tells of it then.
     pub(super) fn start_quick(&mut self, owner: u64, socket: Rc<OwnedFd>, payload: Payload) {
         let (address, length) = rest(payload.bytes());
         let whole = payload.bytes().len();
@@ -737,8 +737,8 @@ mod tests {
         assert!(uring.backlog.is_empty());
     }
 
-    /// Quick sends whose entries wait in the backlog are told of once, after all were submitted, and
-    /// hold no wait up.
+    /// Quick sends whose entries wait in the backlog are told of once, after all were submitted,
+    /// and hold no wait up.
     #[test]
     fn quick_sends_behind_a_backlog_are_submitted_and_told_of() {
         const COUNT: u64 = 50;
