@@ -12,9 +12,9 @@
 //!
 //! What a loop turn starts goes to the kernel together, with the next `turn`, in the same system
 //! call that waits and collects; and what that call can do at once, such as a reply that fits the
-//! socket's buffer, ends no wait of its own (`send_quick`). Each connection has one receive that stays armed and at most one
-//! send in flight; a caller collects what it has to say meanwhile. Cost per 64-byte echo on a
-//! 2-core VM: see `benches/echo.rs`.
+//! socket's buffer, ends no wait of its own (`send_quick`). Each connection has one receive that
+//! stays armed and at most one send in flight; a caller collects what it has to say meanwhile. Cost
+//! per request on a 2-core VM: see `benches/echo.rs`.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

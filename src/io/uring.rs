@@ -200,8 +200,10 @@ pub(super) struct Uring {
     lease: Option<Lease>,
     /// Whether the kernel can wait for several completions for a bounded time (Linux 6.12).
     can_gather: bool,
-    /// Quick sends since the last turn whose entries were all taken.
+    /// Quick sends that were started since the last turn after which the kernel had taken all.
     quick: Vec<QuickSend>,
+    /// Whether the last turn left some of them, whose entries the kernel has not taken.
+    is_unsettled: bool,
     /// Those that are over, and not told so far.
     settled: VecDeque<QuickSend>,
     /// Sends started since the last wait: most complete while they are submitted.
@@ -245,6 +247,7 @@ impl Uring {
             can_gather: ring.params().is_feature_min_timeout(),
             ring,
             quick: Vec::new(),
+            is_unsettled: false,
             settled: VecDeque::new(),
             started_short: 0,
             came: 0,
@@ -264,7 +267,7 @@ impl Uring {
     }
 
     /// Sends `payload`, or as much of it as the kernel takes without waiting, with the next
-    /// [`Uring::enter`], whose wait this does not end: [`Uring::next_quick`] tells of it afterwards.
+    /// [`Uring::enter`], whose wait this does not end: [`Uring::next_quick`] tells of it then.
     pub(super) fn start_quick(&mut self, owner: u64, socket: Rc<OwnedFd>, payload: Payload) {
         let (address, length) = rest(payload.bytes());
         let whole = payload.bytes().len();
@@ -285,10 +288,11 @@ impl Uring {
 
     /// Tells the quick sends that were refused from those that were taken, once all are submitted.
     fn settle(&mut self) -> io::Result<()> {
-        if self.quick.is_empty() || !self.backlog.is_empty() {
+        if self.quick.is_empty() {
             return Ok(());
         }
-        if !self.ring.submission().is_empty() {
+        if !self.backlog.is_empty() || !self.ring.submission().is_empty() {
+            self.is_unsettled = true;
             return Ok(());
         }
         // What did not fit in the completion queue may be a refusal.
@@ -328,6 +332,7 @@ impl Uring {
     pub(super) fn enter(&mut self, wait: bool, timeout: Option<Duration>) -> io::Result<()> {
         assert!(self.is_drained(), "events are taken before the next are collected");
         self.end_lease();
+        let is_unsettled = mem::take(&mut self.is_unsettled);
         while !self.backlog.is_empty() {
             let progress = self.ring.submit();
             self.push_backlog();
@@ -338,8 +343,9 @@ impl Uring {
             }
         }
         let entered = match timeout {
-            // Work that is left over must not wait for a completion that it would cause.
-            _ if !self.backlog.is_empty() || !wait => self.enter_without_waiting(),
+            // Work that is left over must not wait for a completion that it would cause, nor for
+            // something else if it causes none.
+            _ if !self.backlog.is_empty() || is_unsettled || !wait => self.enter_without_waiting(),
             timeout => {
                 let timeout = timeout.map(Timespec::from);
                 let mut arguments = SubmitArgs::new();
@@ -729,5 +735,40 @@ mod tests {
         }
         assert_eq!(uring.operations.len(), 0);
         assert!(uring.backlog.is_empty());
+    }
+
+    /// Quick sends whose entries wait in the backlog are told of once, after all were submitted,
+    /// and hold no wait up.
+    #[test]
+    fn quick_sends_behind_a_backlog_are_submitted_and_told_of() {
+        const COUNT: u64 = 50;
+        let config = RingConfig { submissions: 8, ..RingConfig::default() };
+        let mut uring = Uring::new(config).unwrap();
+        let (near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+        let socket = Rc::new(OwnedFd::from(near));
+        // One that is in the way: from here on everything goes to the backlog.
+        uring.backlog.push_back(opcode::Nop::new().build().user_data(CANCELLATION));
+        for owner in 0..COUNT {
+            let (address, length) = (b"x".as_ptr(), 1);
+            let entry = opcode::Send::new(Fd(socket.as_raw_fd()), address, length)
+                .flags((send_flags() | SendFlags::DONTWAIT.bits()) as i32)
+                .build()
+                .flags(Flags::SKIP_SUCCESS)
+                .user_data((uring.quick.len() as u64) << 32 | QUICK);
+            let payload = Payload::Own(vec![b'x']);
+            let socket = socket.clone();
+            uring.quick.push(QuickSend { owner, socket, payload, result: Ok(1) });
+            uring.backlog.push_back(entry);
+        }
+        uring.is_unsettled = true;
+        uring.enter(true, Some(Duration::from_secs(20))).unwrap();
+        let told: Vec<u64> =
+            std::iter::from_fn(|| uring.next_quick()).map(|quick| quick.owner).collect();
+        assert_eq!(told, (0..COUNT).collect::<Vec<_>>());
+        assert!(uring.next().is_none());
+        drop((uring, socket));
+        let mut received = Vec::new();
+        std::io::Read::read_to_end(&mut &far, &mut received).unwrap();
+        assert_eq!(received, [b'x'; COUNT as usize]);
     }
 }
