@@ -9,7 +9,7 @@
 //! lines may stand in the file that `dynamicConfigFile` names instead, and then only there.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use super::error::{ConfigError, Origin};
@@ -296,9 +296,11 @@ fn read_my_id(data_dir: &Path, distributed: bool) -> Result<Option<i64>, ConfigE
     let bytes = read_small(&path)?;
     let text = String::from_utf8_lossy(&bytes);
     let line = raw::trim(text.lines().next().unwrap_or_default());
-    match parse_decimal(line).filter(|&id| id >= 0) {
-        Some(id) => Ok(Some(id)),
-        None => {
+    match parse_decimal(line) {
+        Some(id) if id >= 0 => Ok(Some(id)),
+        // Alone a server needs no number, and Apache takes any that is there.
+        Some(_) if !distributed => Ok(None),
+        _ => {
             let origin = Origin::File { path, line: 1 };
             let shown: String = line.chars().take(40).collect();
             Err(ConfigError::value(&origin, "myid", "this server's number", &shown))
@@ -336,6 +338,14 @@ pub(super) fn resolve(host: &str, port: u16) -> Option<SocketAddr> {
     let plain = host.trim_start_matches('[').trim_end_matches(']');
     if let Ok(address) = plain.parse::<IpAddr>() {
         return Some(SocketAddr::new(address, port));
+    }
+    // Java writes the interface behind any address of version 6 that it took from one; only a
+    // link's own address means something by it, and that the resolver reads.
+    if let Some((address, _)) = plain.split_once('%')
+        && let Ok(address) = address.parse::<Ipv6Addr>()
+        && !address.is_unicast_link_local()
+    {
+        return Some(SocketAddr::new(address.into(), port));
     }
     (plain, port).to_socket_addrs().ok()?.next()
 }

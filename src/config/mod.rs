@@ -30,6 +30,8 @@ use properties::{Properties, Sources};
 use raw::RawConfig;
 use secret::Secret;
 
+use crate::pipeline::auth::DigestAlgorithm;
+
 /// The largest zoo.cfg that is read; a bigger file is something else.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -226,6 +228,8 @@ pub struct Auth {
     pub skip_acl: bool,
     /// Whether there is the scheme `digest`.
     pub digest: bool,
+    /// The hash of its ids. All servers of an ensemble must agree on it.
+    pub digest_algorithm: DigestAlgorithm,
     /// The `user:digest` whose holder may do everything.
     pub super_digest: Option<Secret>,
     /// A client must have authenticated by one of these before its first request; empty for none.

@@ -8,6 +8,7 @@ use super::error::ConfigError;
 use super::properties::{Key, Properties};
 use super::secret::Secret;
 use super::*;
+use crate::pipeline::auth::DigestAlgorithm;
 
 /// Apache keeps these numbers in a Java `int`.
 const INT_MAX: u64 = i32::MAX as u64;
@@ -20,6 +21,8 @@ const DEFAULT_DATA_DIR: &str = "./ringkeeper-data";
 /// Connections without a limit, as Apache's `maxCnxns=0` has it, end here: each costs a descriptor
 /// and buffers, and everything is bounded.
 const CONNECTIONS_CEILING: u64 = 1_000_000;
+/// The shortest `jute.maxbuffer`: a connect request is 45 bytes.
+const JUTE_BYTES_FLOOR: u64 = 64;
 /// The longest `jute.maxbuffer`: a frame is held in memory whole, once per connection at worst.
 const JUTE_BYTES_CEILING: u64 = 256 * MIB;
 /// The smallest and the largest log segment.
@@ -88,16 +91,7 @@ pub(super) fn config(mut properties: Properties) -> Result<Config, ConfigError> 
 
 /// Says which settings are understood and have no effect in this version.
 fn note_what_is_not_there(p: &mut Properties, config: &Config) {
-    let asks_for_admin = config.properties.keys().any(|key| key.starts_with("zookeeper.admin."));
     let missing = [
-        (
-            config.admin.address.is_some() && asks_for_admin,
-            "admin.*: this version has no AdminServer; the four-letter words say the same",
-        ),
-        (
-            config.metrics.prometheus.is_some(),
-            "metricsProvider.*: this version has no Prometheus endpoint; mntr has the metrics",
-        ),
         (
             !config.auth.ensemble_names.is_empty(),
             "ensembleAuthName: this version has no scheme `ensemble`",
@@ -358,8 +352,12 @@ fn log_size_factor(p: &mut Properties) -> Result<f64, ConfigError> {
 
 fn limits(p: &mut Properties) -> Result<Limits, ConfigError> {
     let narrow = |number: u64| u32::try_from(number).expect("the range is a u32's");
-    let jute =
-        p.count(Key::Bare("jute.maxbuffer"), "bytes", 1024..=JUTE_BYTES_CEILING, 0xf_ffff)?;
+    let jute = p.count(
+        Key::Bare("jute.maxbuffer"),
+        "bytes",
+        JUTE_BYTES_FLOOR..=JUTE_BYTES_CEILING,
+        0xf_ffff,
+    )?;
     let extra_key = Key::Zk("jute.maxbuffer.extrasize");
     let extra = p.count(extra_key, "bytes", 0..=JUTE_BYTES_CEILING, jute)?.max(1024);
     let connections = p.count(Key::Zk("maxCnxns"), "connections", 0..=INT_MAX, 10_000)?;
@@ -445,7 +443,8 @@ fn check_extended_types(
 fn auth(p: &mut Properties) -> Result<Auth, ConfigError> {
     let digest = p.boolean(Key::Zk("DigestAuthenticationProvider.enabled"), true)?;
     let algorithm = Key::Zk("DigestAuthenticationProvider.digestAlg");
-    choice(p, algorithm, &["SHA1", "SHA-1", "SHA"])?;
+    let names = DigestAlgorithm::NAMES.map(|(name, _)| name);
+    let algorithm = choice(p, algorithm, &names)?.map(|index| DigestAlgorithm::NAMES[index].1);
     let super_digest = Key::Zk("DigestAuthenticationProvider.superDigest");
     let ensemble_names = list(p, Key::Zk("ensembleAuthName"));
     let skip_acl = p.text(Key::Zk("skipACL")).is_some_and(|text| text == "yes");
@@ -456,6 +455,7 @@ fn auth(p: &mut Properties) -> Result<Auth, ConfigError> {
     Ok(Auth {
         skip_acl,
         digest,
+        digest_algorithm: algorithm.unwrap_or_default(),
         super_digest: p.text(super_digest).map(Secret::new),
         enforced_schemes,
         allow_sasl_failed_clients: p.boolean(Key::Zk("allowSaslFailedClients"), false)?,

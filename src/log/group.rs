@@ -172,6 +172,11 @@ impl Appender {
         self.groups.iter().any(|group| group.place.is_none())
     }
 
+    /// Bytes that wait in memory for their write, roughly.
+    pub fn staged_bytes(&self) -> usize {
+        self.groups.iter().map(|group| group.buffer.len()).sum()
+    }
+
     /// True once a batch was written, by this appender or before it.
     pub fn has_batches(&self) -> bool {
         self.chain.is_some()
@@ -225,6 +230,14 @@ impl Appender {
             self.durable = zxid;
             return;
         }
+        self.stage_turn(Kind::Reset, zxid);
+    }
+
+    /// As [`Appender::reset`], and written also where the log is empty: it is on the disk then that
+    /// the history goes on after `zxid`, before there is anything behind it.
+    pub fn begin_after(&mut self, zxid: Zxid) {
+        assert!(self.is_idle(), "what is under way must end before the history starts anew");
+        self.committed = self.committed.min(zxid);
         self.stage_turn(Kind::Reset, zxid);
     }
 

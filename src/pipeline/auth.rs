@@ -21,6 +21,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use sha1::{Digest, Sha1};
 use sha2::{Sha256, Sha512};
+use sha3::Sha3_256;
 
 use crate::wire::acl::{Acl, EncodedAcl, Id, Perms};
 use crate::wire::error::ErrorCode;
@@ -51,18 +52,20 @@ pub enum DigestAlgorithm {
     Sha1,
     Sha256,
     Sha512,
+    /// SHA3-256.
+    Sha3,
 }
 
 impl DigestAlgorithm {
-    /// The algorithm that Java calls so, in any case; `None` where this server has none.
-    pub fn from_name(name: &str) -> Option<DigestAlgorithm> {
-        match name.to_ascii_uppercase().as_str() {
-            "SHA1" | "SHA-1" | "SHA" => Some(DigestAlgorithm::Sha1),
-            "SHA-256" => Some(DigestAlgorithm::Sha256),
-            "SHA-512" => Some(DigestAlgorithm::Sha512),
-            _ => None,
-        }
-    }
+    /// What Java calls them, in any case.
+    pub const NAMES: [(&str, DigestAlgorithm); 6] = [
+        ("SHA1", DigestAlgorithm::Sha1),
+        ("SHA-1", DigestAlgorithm::Sha1),
+        ("SHA", DigestAlgorithm::Sha1),
+        ("SHA-256", DigestAlgorithm::Sha256),
+        ("SHA-512", DigestAlgorithm::Sha512),
+        ("SHA3-256", DigestAlgorithm::Sha3),
+    ];
 
     /// The digest id of `user:password`: the user, and the base64 hash of the whole.
     pub fn id(self, credentials: &str) -> String {
@@ -71,6 +74,7 @@ impl DigestAlgorithm {
             DigestAlgorithm::Sha1 => BASE64.encode(Sha1::digest(credentials)),
             DigestAlgorithm::Sha256 => BASE64.encode(Sha256::digest(credentials)),
             DigestAlgorithm::Sha512 => BASE64.encode(Sha512::digest(credentials)),
+            DigestAlgorithm::Sha3 => BASE64.encode(Sha3_256::digest(credentials)),
         };
         format!("{user}:{hash}")
     }

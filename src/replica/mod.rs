@@ -337,6 +337,13 @@ impl Replica {
         }
     }
 
+    /// The disk does not keep up, or has no room: see [`Zab::stand_back`].
+    pub fn stand_back(&mut self, now: Time) {
+        self.settle();
+        self.zab_at(now).stand_back(now);
+        self.settle();
+    }
+
     // ── Out ──
 
     /// The transactions of a server on its own: they go to its log, and are cleared.

@@ -39,7 +39,7 @@ impl ClientCore {
             self.close(token, "telnet was interrupted");
         } else if self.words.is_enabled(word) {
             connection.phase = Phase::Attaching;
-            let question = Question { word };
+            let question = Question { word, is_http: false };
             self.batch.items.push(Item::Ask { connection: token, question });
         } else {
             connection.out.extend_from_slice(refusal(word).as_bytes());
@@ -47,6 +47,13 @@ impl ClientCore {
             self.mark_dirty(token);
         }
         taken
+    }
+
+    /// Whether a connection has asked a four-letter word whose answer is still to leave: asking
+    /// ends the client's side (`nc -N`, Java's `FourLetterWordMain`), not the answer.
+    pub(super) fn is_asked(&mut self, token: Token) -> bool {
+        let connection = self.connections.get_mut(token);
+        connection.is_some_and(|connection| connection.word.is_some())
     }
 
     /// Answers a word, chunk by chunk, and ends the connection.

@@ -17,14 +17,15 @@ use crate::io::ring::{Completion, Ring};
 use crate::log::LogError;
 use crate::pipeline::{Client, Notice, Room, Write};
 use crate::replica::Replica;
+use crate::server::answer::TRACE_MASK_DEFAULT;
 use crate::server::answering::Answered;
 use crate::server::background::{Background, Done, SegmentJob};
 use crate::server::disk::Disk;
 use crate::server::member::Member;
 use crate::server::mesh::{Receiver, Sender};
 use crate::server::message::{Emptied, Item, ToClients, ToPipeline};
-use crate::server::questions::Questions;
-use crate::server::report::StartupReport;
+use crate::server::questions::{Asker, Questions};
+use crate::server::report::{Question, StartupReport};
 use crate::server::snapshots::Snapshots;
 use crate::server::stages::{Stage, Stages};
 use crate::server::summary::Summary;
@@ -98,6 +99,10 @@ impl ClientEnd {
     }
 }
 
+/// A member that has so much more in memory than its disk has taken, in bytes, leaves the ensemble
+/// until the disk has: some hundred groups, seconds of a slow disk's work.
+const STAGED_BYTES_MAX: usize = 64 << 20;
+
 /// How far the core is in stopping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stopping {
@@ -132,6 +137,8 @@ pub struct PipelineCore {
     txn_bytes_max: usize,
     /// Whether the volume had no space for the log's next segment.
     is_full: bool,
+    /// Whether a leadership was given up since the volume was last seen to have space.
+    has_stood_back: bool,
     stopping: Stopping,
     /// What the log was told last.
     is_read_only: bool,
@@ -183,10 +190,11 @@ impl PipelineCore {
             address,
             startup,
             started,
-            trace_mask: 0,
+            trace_mask: TRACE_MASK_DEFAULT,
             stages: Stages::new(),
             elections_ms: Summary::default(),
             is_full: false,
+            has_stood_back: false,
             stopping: Stopping::No,
             is_read_only: false,
             published,
@@ -258,19 +266,25 @@ impl PipelineCore {
             self.replica.handle_timeout(self.now, self.wall);
         }
         self.perform_all();
+        self.watch_disk();
         self.advance_turn()?;
         self.publish();
         let publishing = clock::now();
         self.note(Stage::Publish, taken, publishing, self.answered as u64);
-        self.append(ring);
+        self.append(ring)?;
         self.note(Stage::Append, publishing, clock::now(), prepared);
         self.publish();
         self.take_snapshot();
-        self.finish_peers(ring);
         for client in &mut self.clients {
             client.to.flush();
         }
         Ok(())
+    }
+
+    /// Sends other servers what is left: to be called behind the turn, and behind the replies to
+    /// clients of the same executor.
+    pub fn finish_turn(&mut self, ring: &mut Ring) {
+        self.finish_peers(ring);
     }
 
     /// Notes how long a stage took, for each of its `count` requests.
@@ -285,6 +299,7 @@ impl PipelineCore {
         while let Ok(done) = self.background.done.try_recv() {
             match done {
                 Done::Prepared(Ok(segment)) => {
+                    self.has_stood_back = false;
                     if std::mem::take(&mut self.is_full) {
                         tracing::warn!("the log's volume has space again: writes are taken");
                     }
@@ -300,6 +315,9 @@ impl PipelineCore {
                     let reported = ToClients::Reported { connection, chunks };
                     self.clients[usize::from(core)].send(reported);
                 }
+                Done::BackupWanted(reply) => self.snapshots.want_backup(reply),
+                Done::BackedUp => self.snapshots.handle_backed_up(),
+                Done::Asked(question, reply) => self.ask(Asker::Http(reply), question),
                 Done::Snapshot(done) => {
                     if let Some(oldest) = self.snapshots.handle_done(done) {
                         // The oldest snapshot that is kept holds what is up to its zxid.
@@ -338,6 +356,25 @@ impl PipelineCore {
             true => Room::SessionsOnly,
             false => Room::Full,
         })
+    }
+
+    /// A member stands back where its disk holds the others up or its memory would grow without
+    /// bound; a leader also where there is no room for what clients write, once: where no other has
+    /// room either, the next leader refuses writes, and the rest goes on.
+    fn watch_disk(&mut self) {
+        if self.member.is_none() {
+            return;
+        }
+        let is_behind = self.disk.log.staged_bytes() > STAGED_BYTES_MAX;
+        let lacks_room = self.is_full
+            && !self.has_stood_back
+            && matches!(self.replica.role(), Role::Leading { .. })
+            && self.room() != Some(Room::Plenty);
+        if is_behind || lacks_room {
+            self.has_stood_back |= lacks_room;
+            self.replica.stand_back(self.now);
+            self.perform_all();
+        }
     }
 
     fn take_batches(&mut self) {
@@ -379,10 +416,7 @@ impl PipelineCore {
                 }
                 Item::Touch { session } => self.replica.handle_touch(self.now, session),
                 Item::Ask { connection, question } => {
-                    let number = self.questions.ask(core, connection, question, self.clients.len());
-                    for client in &mut self.clients {
-                        client.send(ToClients::Report { number, question });
-                    }
+                    self.ask(Asker::Connection { core, connection }, question);
                 }
                 Item::Answer { number, report } => self.take_answer(number, *report),
             }
@@ -403,22 +437,25 @@ impl PipelineCore {
     }
 
     /// Starts the next write, with all that was prepared meanwhile.
-    fn append(&mut self, ring: &mut Ring) {
+    fn append(&mut self, ring: &mut Ring) -> Result<(), LogError> {
         self.hand_to_log();
         let is_alone = self.replica.is_alone();
         if !is_alone {
             self.replica.handle_appended();
+            // Other servers' disks are to work while this one's does.
+            self.send_to_peers(ring);
         }
         if self.is_gathering() {
-            return;
+            return Ok(());
         }
         if !is_alone {
             self.disk.log.set_committed(self.replica.pipeline().committed());
         }
-        let is_started = self.disk.start(ring, self.now);
+        let is_started = self.disk.start(ring, self.now)?;
         if is_alone && (is_started || self.disk.log.is_idle()) {
             self.replica.handle_appended();
         }
+        Ok(())
     }
 
     /// Whether the next write waits for one turn: the last one has just answered several clients,
@@ -498,6 +535,14 @@ impl PipelineCore {
             self.disk.bytes,
         ) {
             self.background.snapshots.send(job).expect("the background ends after the pipeline");
+        }
+    }
+
+    /// Asks every client core for its part of an answer.
+    fn ask(&mut self, asker: Asker, question: Question) {
+        let number = self.questions.ask(asker, question, self.clients.len());
+        for client in &mut self.clients {
+            client.send(ToClients::Report { number, question });
         }
     }
 

@@ -3,12 +3,13 @@
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use ringkeeper::log::BLOCK;
 use ringkeeper::log::batch::{Header, Kind};
 
 use crate::client::{PERSISTENT, create, set};
-use crate::process::{Server, files, poll};
+use crate::process::{DEADLINE, Server, files, poll};
 
 /// The exit code of a server that does not like its data.
 const DATA: i32 = 5;
@@ -95,6 +96,28 @@ fn a_torn_tail_is_cut_off() {
     server.kill();
     server.start();
     assert_eq!(server.client().get("/n9"), Some(b"again".to_vec()));
+}
+
+#[test]
+fn apaches_data_is_not_taken_for_an_empty_directory() {
+    for name in ["log.1", "snapshot.0", "snapshot.10000000a.gz"] {
+        let mut server = Server::new(&[]);
+        fs::create_dir_all(server.version_dir()).unwrap();
+        fs::write(server.version_dir().join(name), b"whatever").unwrap();
+        let (code, said) = server.start_refused();
+        assert_eq!(code, DATA, "{said}");
+        assert!(said.contains("ringkeeper import"), "{said}");
+        // What was refused is refused again; nothing of ours was begun.
+        assert_eq!(server.start_refused().0, DATA);
+        fs::remove_file(server.version_dir().join(name)).unwrap();
+        server.start();
+        server.client().done(&create("/a", b"1", PERSISTENT));
+        server.kill();
+        // An export beside the data is nobody's.
+        fs::write(server.version_dir().join(name), b"whatever").unwrap();
+        server.start();
+        assert_eq!(server.client().get("/a"), Some(b"1".to_vec()));
+    }
 }
 
 #[test]
@@ -237,4 +260,24 @@ fn a_second_server_is_kept_out() {
     first.kill();
     second.start();
     assert_eq!(second.client().get("/a"), Some(b"mine".to_vec()));
+}
+
+/// A23: what is written to a file without a name is gone with the process. Whatever is
+/// acknowledged before the server notices is no more than a moment's.
+#[test]
+fn a23_a_log_that_is_removed_ends_the_server() {
+    let mut server = Server::serving(&[]);
+    let mut client = server.client();
+    client.done(&create("/n", b"", PERSISTENT));
+    fs::remove_dir_all(server.version_dir()).unwrap();
+    let removed = Instant::now();
+    loop {
+        client.send(&set("/n", b"x"));
+        if client.try_receive().is_none() {
+            break;
+        }
+        assert!(removed.elapsed() < DEADLINE, "it goes on acknowledging");
+    }
+    assert_eq!(server.wait_for_exit(), 6);
+    assert!(server.stderr().contains("the file has been removed"), "{}", server.stderr());
 }

@@ -1,6 +1,8 @@
 //! Four-letter words about more than one turn gathers and one chunk holds.
 
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::Shutdown;
 
 use ringkeeper::wire::opcode::OpCode;
 
@@ -45,4 +47,36 @@ fn long_answers_are_whole() {
     assert!(server.word("dump").contains("Connections Sets ("));
     drop(idle);
     clients.iter_mut().for_each(|client| client.ping());
+}
+
+/// `nc -N` and Java's `FourLetterWordMain` end their side as soon as they have asked.
+#[test]
+fn who_ends_its_side_after_asking_is_answered() {
+    let server = Server::serving(&["maxClientCnxns=0"]);
+    let mut client = server.client();
+    for index in 0..WATCHES {
+        let (_, body) = get(&format!("/not/there/{index}"), true);
+        client.call(&(OpCode::Exists, body));
+    }
+    let words = ["ruok", "srvr", "stat", "mntr", "cons", "dump", "envi", "conf", "wchs", "isro"];
+    let asked = words.repeat(20).into_iter().chain(["wchp", "wchc"]);
+    for word in asked {
+        let mut socket = server.dial();
+        socket.write_all(word.as_bytes()).unwrap();
+        socket.shutdown(Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        assert!(!answer.is_empty(), "{word} has no answer");
+        if word.starts_with("wch") && word != "wchs" {
+            assert_eq!(answer.matches("/not/there/").count(), WATCHES, "{word} is cut");
+        }
+    }
+    assert_eq!(server.word("gtmk"), "306", "the trace mask that Apache starts with");
+    // Those whose question never came whole are let go, and so are those who have their answer.
+    let mut socket = server.dial();
+    socket.write_all(b"sr").unwrap();
+    socket.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(socket.read(&mut [0]).unwrap(), 0);
+    assert_eq!(server.metric("num_alive_connections"), 2);
+    client.ping();
 }
