@@ -237,12 +237,14 @@ fn insert_in_leaf(leaf: &mut Names, name: &str) -> Inserted {
         // Nothing of a full leaf moves, so nothing of it is copied.
         return Inserted::Split(name.to_owned(), Node::Leaf(Names::from_sorted(&[name])));
     }
-    let mut names: Vec<&str> = leaf.iter().collect();
-    names.insert(index, name);
-    let (lower, upper) = names.split_at(split_index(names.len(), index));
-    let (first, upper) = leaf_of(upper);
-    *leaf = Names::from_sorted(lower);
-    Inserted::Split(first, upper)
+    let count = leaf.len();
+    let at = split_index(count + 1, index);
+    let (lower, upper) = match index < at {
+        true => (leaf.part(0, at - 1).with(index, name), leaf.part(at - 1, count)),
+        false => (leaf.part(0, at), leaf.part(at, count).with(index - at, name)),
+    };
+    *leaf = lower;
+    Inserted::Split(upper.name(0).to_owned(), Node::Leaf(upper))
 }
 
 fn insert_in_inner(inner: &mut Inner, name: &str) -> Inserted {
@@ -251,19 +253,19 @@ fn insert_in_inner(inner: &mut Inner, name: &str) -> Inserted {
         Inserted::Split(first, upper) => (first, upper),
         done => return done,
     };
-    inner.splice(index + 1, 0, &[&first], vec![upper]);
-    if inner.nodes().len() <= INNER_MAX {
+    let firsts = inner.firsts().with(index + 1, &first);
+    let mut nodes = Vec::with_capacity(INNER_MAX + 1);
+    nodes.extend_from_slice(inner.nodes());
+    nodes.insert(index + 1, upper);
+    let count = nodes.len();
+    if count <= INNER_MAX {
+        *inner = Inner::new(firsts, nodes);
         return Inserted::Fits;
     }
-    let at = split_index(inner.nodes().len(), index + 1);
-    let firsts: Vec<&str> = inner.firsts().iter().collect();
-    let (lower, upper) = (Names::from_sorted(&firsts[..at]), &firsts[at..]);
-    let first = upper[0].to_owned();
-    let mut firsts = upper.to_vec();
-    firsts[0] = "";
-    let upper = Inner::new(Names::from_sorted(&firsts), inner.nodes()[at..].to_vec());
-    *inner = Inner::new(lower, inner.nodes()[..at].to_vec());
-    Inserted::Split(first, Node::Inner(upper))
+    let at = split_index(count, index + 1);
+    let upper = Inner::new(firsts.part(at, count).without(0).with(0, ""), nodes.split_off(at));
+    *inner = Inner::new(firsts.part(0, at), nodes);
+    Inserted::Split(firsts.name(at).to_owned(), Node::Inner(upper))
 }
 
 /// Takes out a name that is there. The node may be left empty.

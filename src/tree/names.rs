@@ -132,6 +132,17 @@ impl Names {
         })
     }
 
+    /// The names from `from` up to `to`, by themselves.
+    pub fn part(&self, from: usize, to: usize) -> Names {
+        let (start, stop) = (self.start(from), self.start(to));
+        Names::new(to - from, stop - start, |ends, text| {
+            for (end, old) in ends.iter_mut().zip(&self.ends()[from..to]) {
+                *end = encoded(decoded(*old) - start);
+            }
+            text.copy_from_slice(&self.text()[start..stop]);
+        })
+    }
+
     /// The names, in ascending order.
     pub fn iter(&self) -> Iter<'_> {
         Iter { ends: self.ends().iter(), text: text_of(self.text()), start: 0 }
@@ -200,6 +211,8 @@ mod tests {
         assert_eq!(list(&fewer), ["m", "mm", "zz"]);
         assert_eq!((fewer.size(), names.size()), (5, 6));
         assert_eq!(list(&Names::from_sorted(&list(&names))), list(&names));
+        assert_eq!(list(&names.part(1, 3)), ["a", "m"]);
+        assert_eq!((list(&names.part(0, 5)), names.part(5, 5).len()), (list(&names), 0));
     }
 
     #[test]
