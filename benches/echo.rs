@@ -7,7 +7,8 @@
 //! Each server is a process; the client, the same for all, is another, and keeps one request in
 //! flight on each connection. What is compared is the processor time of all the server's threads,
 //! user and kernel. Rounds are interleaved, since neighbours come and go; the median is told. Every
-//! server runs one loop, but for Apache's.
+//! server runs one loop, but for Apache's. Whoever does not answer within [`ANSWER_TIME_MAX`] ends
+//! the bench by name.
 
 #![expect(
     clippy::disallowed_types,
@@ -48,6 +49,11 @@ const CONNECTIONS: [u64; 2] = [1, 48];
 const ROUNDS: usize = 3;
 const WARM_TIME: Duration = Duration::from_millis(500);
 const RUN_TIME: Duration = Duration::from_secs(2);
+/// How long any answer may take. A server that is starting is asked again and again: Apache's takes
+/// connections before it serves, and some that come too early never hear from it.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
+const PROBE_TIME_MAX: Duration = Duration::from_millis(500);
+const START_TIME_MAX: Duration = Duration::from_secs(30);
 const LISTENER: Token = Token(u64::MAX);
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -102,7 +108,8 @@ fn compare() -> Result<()> {
         let mut measured: Vec<Vec<Measured>> = kinds.iter().map(|_| Vec::new()).collect();
         for _ in 0..ROUNDS {
             for (kind, measured) in kinds.iter().zip(&mut measured) {
-                measured.push(round(*kind, connections)?);
+                let round = round(*kind, connections);
+                measured.push(round.map_err(|error| format!("{}: {error}", kind.name()))?);
             }
         }
         for of_kind in &mut measured {
@@ -147,10 +154,11 @@ fn round(kind: Kind, connections: u64) -> Result<Measured> {
         .spawn()?;
     let mut lines = BufReader::new(client.stdout.take().ok_or("it is piped")?).lines();
     // The client has warmed the server up.
-    let begun = lines.next().ok_or("the client failed")??;
+    let begun = lines.next().ok_or("the client said on stderr why it failed")??;
     assert_eq!(begun, "begin");
     let (cpu, start) = (cpu_time(server.0.id())?, clock::now());
-    let count: f64 = lines.next().ok_or("the client failed")??.parse()?;
+    let count = lines.next().ok_or("the client said on stderr why it failed")??;
+    let count: f64 = count.parse()?;
     let (cpu, elapsed) = (cpu_time(server.0.id())? - cpu, clock::now() - start);
     client.wait()?;
     Ok(Measured { micros: cpu.as_secs_f64() * 1e6 / count, rate: count / elapsed.as_secs_f64() })
@@ -198,16 +206,28 @@ fn start(kind: Kind, home: &Path) -> Result<(Server, SocketAddr)> {
         }
         None => (Ipv4Addr::LOCALHOST, port).into(),
     };
-    for _ in 0..600 {
-        // Apache's listens before it serves, and closes what comes.
-        let is_serving = TcpStream::connect(address)
+    let end = clock::now() + START_TIME_MAX;
+    while clock::now() < end {
+        let is_serving = connect(address, PROBE_TIME_MAX)
             .is_ok_and(|mut socket| !kind.is_zookeeper() || greet(&mut socket).is_ok());
         if is_serving {
             return Ok((server, address));
         }
+        if let Some(status) = server.0.try_wait()? {
+            return Err(format!("the server ended as it started: {status}").into());
+        }
         std::thread::sleep(Duration::from_millis(50));
     }
-    Err("the server does not listen".into())
+    Err(format!("the server has answered nobody for {START_TIME_MAX:?}").into())
+}
+
+/// A connection none of whose reads and writes waits for longer than `time`.
+fn connect(address: SocketAddr, time: Duration) -> Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, time)?;
+    stream.set_read_timeout(Some(time))?;
+    stream.set_write_timeout(Some(time))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 fn echo_server(kind: &str) -> Result<Command> {
@@ -292,7 +312,7 @@ fn turn(ring: &mut Ring, connections: &mut Vec<Connection>) {
         {
             it.owed -= REQUEST_BYTES;
             out.resize(REPLY_BYTES, 7);
-            ring.send(token, out);
+            ring.send_quick(token, out);
         }
     }
 }
@@ -387,8 +407,7 @@ fn prepare(socket: &mut TcpStream) -> Result<()> {
 fn dial(address: SocketAddr, connections: u64, is_get: bool) -> Result<()> {
     let mut ring = Ring::new(RingConfig::default())?;
     for token in 0..connections {
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
+        let mut stream = connect(address, ANSWER_TIME_MAX)?;
         if is_get {
             greet(&mut stream)?;
         }
@@ -426,17 +445,18 @@ impl Sending {
     /// Goes on for `time`; how many replies have come.
     fn run(&mut self, ring: &mut Ring, time: Duration) -> Result<u64> {
         let end = clock::now() + time;
-        let mut count = 0;
+        let (mut count, mut heard) = (0, clock::now());
         while clock::now() < end {
             for token in self.ready.drain(..) {
                 if self.owed[token as usize] == 0
                     && let Some(message) = self.buffers[token as usize].take()
                 {
                     self.owed[token as usize] = REPLY_BYTES;
-                    ring.send(Token(token), message);
+                    ring.send_quick(Token(token), message);
                 }
             }
-            ring.turn(Wait::Forever)?;
+            ring.turn(Wait::AtMost(ANSWER_TIME_MAX))?;
+            let before = count;
             while let Some(completion) = ring.next_completion() {
                 match completion {
                     Completion::Received { token, bytes } => {
@@ -451,6 +471,11 @@ impl Sending {
                     }
                     other => return Err(format!("{other:?}").into()),
                 }
+            }
+            if count > before {
+                heard = clock::now();
+            } else if clock::now() - heard >= ANSWER_TIME_MAX {
+                return Err(format!("no reply for {ANSWER_TIME_MAX:?}").into());
             }
         }
         Ok(count)

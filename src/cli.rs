@@ -107,6 +107,7 @@ fn exit_of(error: &ServerError) -> Exit {
         ServerError::Core(CoreFault::Log(_)) => Exit::Disk,
         ServerError::Listen(..)
         | ServerError::Peers(_)
+        | ServerError::Http(_)
         | ServerError::SmallFile(_)
         | ServerError::Executor(_)
         | ServerError::Random(_) => Exit::Host,

@@ -47,7 +47,13 @@ enum Command {
     #[command(subcommand)]
     Snapshot(Files),
     /// Take over the data of an Apache ZooKeeper server into an empty data directory.
-    Import(Migration),
+    Import {
+        #[command(flatten)]
+        dirs: Migration,
+        /// Take a snapshot that no log reaches for all there is: a backup.
+        #[arg(long)]
+        snapshot_alone: bool,
+    },
     /// Write the data as a snapshot that an Apache ZooKeeper server starts from.
     Export(Migration),
     /// Say whether this host can run a configuration, and what to change.
@@ -170,6 +176,7 @@ impl From<Migration> for cli::migration::Dirs {
             java_data: it.java_data,
             log: log.unwrap_or_else(|| it.data.clone()),
             data: it.data,
+            snapshot_alone: false,
         }
     }
 }
@@ -202,7 +209,9 @@ fn main() -> ExitCode {
         Command::Log(Files::Verify { path }) => cli::files::log_verify(&path),
         Command::Snapshot(Files::Dump { path }) => cli::files::snapshot_dump(&path),
         Command::Snapshot(Files::Verify { path }) => cli::files::snapshot_verify(&path),
-        Command::Import(dirs) => cli::migration::import(&dirs.into()),
+        Command::Import { dirs, snapshot_alone } => {
+            cli::migration::import(&cli::migration::Dirs { snapshot_alone, ..dirs.into() })
+        }
         Command::Export(dirs) => cli::migration::export(&dirs.into()),
     };
     exit.into()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ringkeeper::pipeline::Outbox;
 use ringkeeper::server::mesh::link;
-use ringkeeper::server::message::ToClients;
+use ringkeeper::server::message::{Emptied, ToClients};
 use ringkeeper::tree::effects::Event;
 use ringkeeper::zxid::Zxid;
 
@@ -19,12 +19,13 @@ pub const ROWS: &[Row] =
 
 fn pass() -> Run {
     let (mut sender, mut receiver) = link(None);
-    let events: Arc<[Event]> = Arc::from([]);
+    let events: Arc<Vec<Event>> = Arc::default();
     Box::new(move |meter: &mut dyn Meter| {
         meter.measure(&mut || {
             for n in 0..COUNT {
                 let (through, outbox) = (Zxid::new(1, n), Outbox::default());
-                let published = ToClients::Published { through, outbox, events: events.clone() };
+                let (events, emptied) = (events.clone(), Emptied::default());
+                let published = ToClients::Published { through, outbox, events, emptied };
                 assert!(sender.send(published).is_ok(), "there is room");
                 sender.flush();
                 black_box(receiver.receive()).expect("it was sent");

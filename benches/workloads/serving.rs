@@ -22,7 +22,7 @@ use ringkeeper::server::admission::Admission;
 use ringkeeper::server::client::{ClientConfig, ClientCore, Limits, Links};
 use ringkeeper::server::four_letter::Words;
 use ringkeeper::server::mesh::{Receiver, Sender, link};
-use ringkeeper::server::message::{Item, ToClients, ToPipeline};
+use ringkeeper::server::message::{Emptied, Item, ToClients, ToPipeline};
 use ringkeeper::server::overload::{Bounds, Overload};
 use ringkeeper::time::{Time, WallMs};
 use ringkeeper::tree::Tree;
@@ -77,13 +77,15 @@ pub struct PipelineEnd {
     from: Receiver<ToPipeline>,
     to: Sender<ToClients>,
     version: Arc<AtomicI64>,
+    emptied: Emptied,
 }
 
 impl PipelineEnd {
     /// Hands what the core has passed on to `replica`, as `PipelineCore::take_batch` does.
     pub fn take_batch(&mut self, replica: &mut Replica, now: Time, wall: WallMs) -> bool {
-        let Some(batch) = self.from.receive() else { return false };
-        for item in batch.items {
+        let Some(mut batch) = self.from.receive() else { return false };
+        replica.handle_emptied(std::mem::take(&mut batch.emptied));
+        for item in batch.items.drain(..) {
             match item {
                 Item::Write { connection, session, xid, op, body, ids } => {
                     let client = Client { core: 0, connection: connection.0 };
@@ -99,17 +101,19 @@ impl PipelineEnd {
                 Item::Ask { .. } | Item::Answer { .. } => unreachable!("nobody asks"),
             }
         }
+        self.emptied = batch.into_emptied();
         true
     }
 
     /// Tells what `replica` has published, as `PipelineCore::publish` does.
     pub fn publish(&mut self, replica: &mut Replica) {
-        while let Some(published) = replica.poll_published() {
-            let (through, events) = (published.through, published.events);
-            for outbox in published.outboxes {
-                let events = Arc::clone(&events);
-                self.tell(ToClients::Published { through, outbox, events });
+        while let Some(mut published) = replica.poll_published() {
+            let (through, events) = (published.through, Arc::clone(&published.events));
+            for outbox in published.outboxes.drain(..) {
+                let (events, emptied) = (Arc::clone(&events), std::mem::take(&mut self.emptied));
+                self.tell(ToClients::Published { through, outbox, events, emptied });
             }
+            replica.handle_told(published);
         }
         if let Some(epoch) = replica.poll_begun() {
             self.tell(ToClients::Begun { epoch });
@@ -241,7 +245,7 @@ impl<B: Backend> Serving<B> {
         let (tree, at) = (backend.tree(), backend.version());
         let core = ClientCore::new(0, tree, at, links, client_config(), admission);
         let ring = Ring::new(RingConfig::default()).expect("the kernel allows io_uring");
-        let end = PipelineEnd { from, to, version };
+        let end = PipelineEnd { from, to, version, emptied: Emptied::default() };
         let wall = WallMs(1_700_000_000_000);
         let (sockets, received) = (Vec::new(), Vec::new());
         let mut serving = Serving { backend, core, ring, end, sockets, now, wall, received };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::plan::{Arrivals, Distribution, End, Plan, Target, WatchMode, Workload};
-use crate::{compare, echo, journal, local, verify};
+use crate::{compare, echo, floor, journal, local, verify};
 
 /// Connections from one source address: below the 28,232 ports that Linux hands out by itself.
 const CONNECTIONS_PER_ADDRESS: usize = 20_000;
@@ -48,6 +48,8 @@ pub enum Command {
     Fill(RunFlags),
     /// What an operation costs the generator, beside a bare TCP echo client.
     Echo(echo::Flags),
+    /// What one client's set cannot do without: a TCP round trip, a write of the log.
+    Floor(floor::Flags),
     /// Two targets in turn, several rounds: ratios with their spread.
     Compare(compare::Flags),
     /// A throw-away ensemble on this machine, measured.
@@ -75,6 +77,7 @@ impl Command {
             Command::Queue(flags) => Some((Workload::Queue, flags)),
             Command::Fill(flags) => Some((Workload::Fill, flags)),
             Command::Echo(_)
+            | Command::Floor(_)
             | Command::Compare(_)
             | Command::Local(_)
             | Command::Journal(_)

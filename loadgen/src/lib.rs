@@ -5,6 +5,7 @@
 //! run      Plan to Outcome              observer        who is told of each operation
 //! outcome  what is written as JSON      table · hgrm · html   what people read
 //! local    throw-away servers           compare         two targets in turn
+//! echo     the generator's own cost   floor           what no set can do without
 //! journal  what was acknowledged        verify          what of it is there
 //! ```
 
@@ -41,6 +42,7 @@ pub mod machine;
 
 pub mod compare;
 pub mod echo;
+pub mod floor;
 pub mod journal;
 pub mod local;
 pub mod verify;

@@ -19,7 +19,7 @@ use ringkeeper_loadgen::outcome::Outcome;
 use ringkeeper_loadgen::plan::Workload;
 use ringkeeper_loadgen::run::{Watching, run};
 use ringkeeper_loadgen::table::table;
-use ringkeeper_loadgen::{compare, echo, journal, local, verify};
+use ringkeeper_loadgen::{compare, echo, floor, journal, local, verify};
 
 const COMMAND_LINE: u8 = 2;
 const NOT_MADE: u8 = 3;
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.command {
         Command::Echo(flags) => echo::measure(flags),
+        Command::Floor(flags) => floor::measure(flags),
         Command::Compare(flags) => compare::run(flags),
         Command::Local(flags) => local::run(flags),
         Command::Journal(flags) => journal::run(flags),

@@ -19,14 +19,17 @@ pub struct Dirs {
     pub java_log: PathBuf,
     pub data: PathBuf,
     pub log: PathBuf,
+    /// Whether Apache's snapshot without a log is all there is.
+    pub snapshot_alone: bool,
 }
 
 /// `ringkeeper import`.
 pub fn import(dirs: &Dirs) -> Exit {
-    let (java_data, java_log) = (version_2(&dirs.java_data), version_2(&dirs.java_log));
     let (data, log) = (version_2(&dirs.data), version_2(&dirs.log));
     let outcome = options().and_then(|options| {
-        let java = Places { data: &java_data, log: &java_log };
+        let options = ImportOptions { snapshot_alone: dirs.snapshot_alone, ..options };
+        // What reads Apache's files knows where they are below these.
+        let java = Places { data: &dirs.java_data, log: &dirs.java_log };
         let ours = Places { data: &data, log: &log };
         migrate::import(java, ours, &options).map_err(Failure::Migrate)
     });
@@ -95,5 +98,6 @@ fn options() -> Result<ImportOptions, Failure> {
             committed: Zxid::ZERO,
         },
         check_digest: true,
+        snapshot_alone: false,
     })
 }

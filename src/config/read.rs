@@ -91,16 +91,7 @@ pub(super) fn config(mut properties: Properties) -> Result<Config, ConfigError> 
 
 /// Says which settings are understood and have no effect in this version.
 fn note_what_is_not_there(p: &mut Properties, config: &Config) {
-    let asks_for_admin = config.properties.keys().any(|key| key.starts_with("zookeeper.admin."));
     let missing = [
-        (
-            config.admin.address.is_some() && asks_for_admin,
-            "admin.*: this version has no AdminServer; the four-letter words say the same",
-        ),
-        (
-            config.metrics.prometheus.is_some(),
-            "metricsProvider.*: this version has no Prometheus endpoint; mntr has the metrics",
-        ),
         (
             !config.auth.ensemble_names.is_empty(),
             "ensembleAuthName: this version has no scheme `ensemble`",

@@ -11,8 +11,8 @@ use crate::zxid::Zxid;
 use super::batch::{Header, Kind};
 use super::buffer::AlignedBuffer;
 use super::group::{Appender, GroupWrite, Space, Tail, txn_bytes_max};
+use super::lock::DirLock;
 use super::read::{Reader, ReaderSegment};
-use super::recover::DirLock;
 use super::scan::Turn;
 use super::segment::{PreparedSegment, RetiredSegment, SegmentFile, SegmentRequest};
 use super::{LogError, Position, SPARE_SEGMENTS_MAX, WriterKind};
@@ -180,6 +180,11 @@ impl Log {
         self.appender.is_starved()
     }
 
+    /// Bytes that wait in memory for their write, roughly: the write under way is none of them.
+    pub fn staged_bytes(&self) -> usize {
+        self.appender.staged_bytes()
+    }
+
     /// How batches are written.
     pub fn writer(&self) -> WriterKind {
         self.writer
@@ -220,6 +225,12 @@ impl Log {
     /// If the log is not idle.
     pub fn reset_after(&mut self, zxid: Zxid) {
         self.appender.reset(zxid);
+    }
+
+    /// As [`Log::reset_after`], and written also where the log is empty: a log that holds nothing
+    /// but this ends at `zxid`, where an empty one would have lost what a snapshot holds.
+    pub fn begin_after(&mut self, zxid: Zxid) {
+        self.appender.begin_after(zxid);
     }
 
     /// The next write to perform; `None` when nothing is staged, or one is in flight, or there is

@@ -6,7 +6,8 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use super::recover::{DirLock, list};
+use super::lock::DirLock;
+use super::recover::list;
 use super::segment::{self, SegmentHeader};
 use super::{BLOCK, LogError};
 

@@ -165,7 +165,7 @@ impl Header {
 
     /// The header's own checksum: what the next batch carries as its `chain`.
     pub fn checksum(&self) -> u32 {
-        u32_at(&self.encode(), CHECKSUM_AT)
+        checksum_of(&self.encode())
     }
 
     /// Bytes on disk: header and payload, padded to whole blocks.
@@ -185,6 +185,11 @@ impl Header {
             Kind::Mark | Kind::Cut | Kind::Reset => self.previous,
         }
     }
+}
+
+/// The checksum of a header that is encoded already.
+pub(super) fn checksum_of(header: &[u8; BATCH_HEADER_BYTES]) -> u32 {
+    u32_at(header, CHECKSUM_AT)
 }
 
 /// Where the header's own checksum stands: last, over all before it.

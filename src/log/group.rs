@@ -19,6 +19,10 @@ use super::{
 const SPARE_BUFFERS_MAX: usize = 2;
 /// A buffer that one huge transaction has grown beyond this is not kept.
 const SPARE_BUFFER_BYTES_MAX: usize = 2 * GROUP_BYTES_MAX;
+/// From how many bytes on what was staged goes into the checksum: many small pieces cost twice as
+/// much as a large one, which should still be in the nearest cache, and not be left for the moment
+/// when the disk is waited for.
+const SUM_BYTES: usize = 4096;
 /// What a buffer starts with: a group of some hundred small transactions.
 const BUFFER_BYTES: usize = 64 << 10;
 
@@ -62,6 +66,8 @@ struct Group {
     last: Zxid,
     previous: Zxid,
     payload_crc: u32,
+    /// How far into the buffer that goes.
+    summed: usize,
     /// `None` while no segment has room for it.
     place: Option<Position>,
     /// The group takes no transaction that would bring it above this many bytes, padded.
@@ -70,6 +76,13 @@ struct Group {
 }
 
 impl Group {
+    /// Takes all that is there into the checksum.
+    fn sum(&mut self) {
+        let bytes = &self.buffer.bytes()[self.summed..];
+        self.payload_crc = crc32c::crc32c_append(self.payload_crc, bytes);
+        self.summed = self.buffer.len();
+    }
+
     /// Bytes on disk, if nothing is added.
     fn padded_bytes(&self) -> usize {
         (self.buffer.len() + BATCH_TRAILER_BYTES).next_multiple_of(BLOCK)
@@ -159,6 +172,11 @@ impl Appender {
         self.groups.iter().any(|group| group.place.is_none())
     }
 
+    /// Bytes that wait in memory for their write, roughly.
+    pub fn staged_bytes(&self) -> usize {
+        self.groups.iter().map(|group| group.buffer.len()).sum()
+    }
+
     /// True once a batch was written, by this appender or before it.
     pub fn has_batches(&self) -> bool {
         self.chain.is_some()
@@ -179,10 +197,11 @@ impl Appender {
         }
         let group = self.groups.back_mut().expect("a group is open");
         let head = batch::record_header(zxid, length);
-        group.payload_crc = crc32c::crc32c_append(group.payload_crc, &head);
-        group.payload_crc = crc32c::crc32c_append(group.payload_crc, txn);
         group.buffer.extend(&head);
         group.buffer.extend(txn);
+        if group.buffer.len() - group.summed >= SUM_BYTES {
+            group.sum();
+        }
         if group.count == 0 {
             group.first = zxid;
         }
@@ -211,6 +230,14 @@ impl Appender {
             self.durable = zxid;
             return;
         }
+        self.stage_turn(Kind::Reset, zxid);
+    }
+
+    /// As [`Appender::reset`], and written also where the log is empty: it is on the disk then that
+    /// the history goes on after `zxid`, before there is anything behind it.
+    pub fn begin_after(&mut self, zxid: Zxid) {
+        assert!(self.is_idle(), "what is under way must end before the history starts anew");
+        self.committed = self.committed.min(zxid);
         self.stage_turn(Kind::Reset, zxid);
     }
 
@@ -248,8 +275,8 @@ impl Appender {
     fn seal(&mut self, mut group: Group, place: Position) -> GroupWrite {
         let end = if group.kind == Kind::Txns { group.last } else { group.previous };
         let trailer = self.committed.min(end).raw().to_le_bytes();
-        group.payload_crc = crc32c::crc32c_append(group.payload_crc, &trailer);
         group.buffer.extend(&trailer);
+        group.sum();
         let payload = group.buffer.len() - BATCH_HEADER_BYTES;
         let header = Header {
             kind: group.kind,
@@ -266,10 +293,11 @@ impl Appender {
             chain: self.chain.unwrap_or(0),
             payload_crc: group.payload_crc,
         };
-        group.buffer.bytes_mut()[..BATCH_HEADER_BYTES].copy_from_slice(&header.encode());
+        let encoded = header.encode();
+        group.buffer.bytes_mut()[..BATCH_HEADER_BYTES].copy_from_slice(&encoded);
         group.buffer.pad_to_block();
         assert_eq!(group.buffer.len() as u64, header.padded_bytes());
-        self.chain = Some(header.checksum());
+        self.chain = Some(batch::checksum_of(&encoded));
         self.in_flight = Some(header);
         GroupWrite { place, buffer: group.buffer, header }
     }
@@ -380,6 +408,7 @@ impl Appender {
             last: Zxid::ZERO,
             previous: self.appended,
             payload_crc: 0,
+            summed: BATCH_HEADER_BYTES,
             place,
             bytes_max,
             open: true,

@@ -3,14 +3,13 @@
 //!
 //! A mapped file is memory that others may change. Nothing is ever read through this mapping: no
 //! slice of it is made, so that no change by others can be seen in one. What remains is that a page
-//! which cannot be read when it is stored to, or that somebody cut off, is a SIGBUS. Recovery has
-//! read all of a segment before it is mapped, and the length is checked then; what happens to the
-//! disk or the file later cannot be.
+//! which cannot be read when it is stored to, or that somebody cut off, is a SIGBUS. So the kernel
+//! is asked for the pages, writable, before each store: where it has none to give it says so.
 
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw};
 
 /// A segment, mapped to be written.
 pub struct Map {
@@ -32,11 +31,16 @@ impl Map {
 
     /// Stores `bytes` at `offset`. They are durable after the file's next `fdatasync`.
     ///
+    /// # Errors
+    /// Their pages cannot be had: the disk does not read them, the volume has no room for them, or
+    /// the file was cut short. Nothing is stored.
+    ///
     /// # Panics
     /// If the range reaches outside of the mapping.
-    pub fn store(&self, offset: usize, bytes: &[u8]) {
+    pub fn store(&self, offset: usize, bytes: &[u8]) -> std::io::Result<()> {
         let end = offset.checked_add(bytes.len()).expect("an offset in a segment");
         assert!(end <= self.raw.len());
+        self.raw.advise_range(Advice::PopulateWrite, offset, bytes.len())?;
         // SAFETY: the range is inside of the mapping, which is writable and lives as `self` does;
         // `bytes` is a slice of other memory, since nobody makes slices of a mapping.
         unsafe {
@@ -46,6 +50,7 @@ impl Map {
                 bytes.len(),
             );
         }
+        Ok(())
     }
 }
 
@@ -56,4 +61,27 @@ fn check_length(file: &impl AsFd, length: usize) -> std::io::Result<()> {
         return Ok(());
     }
     Err(std::io::ErrorKind::UnexpectedEof.into())
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_types, reason = "a mapping is of a file")]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    /// A22: a SIGBUS would end the process without a word.
+    #[test]
+    fn a22_a_store_to_what_was_cut_off_is_an_error() {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        let file = File::options().read(true).write(true).open(path.path()).unwrap();
+        file.set_len(64 << 10).unwrap();
+        let map = Map::writable(&file, 64 << 10).unwrap();
+        map.store(4096, &[7; 4096]).unwrap();
+        file.set_len(8192).unwrap();
+        map.store(4096, &[8; 4096]).unwrap();
+        assert!(map.store(8192, &[9; 4096]).is_err());
+        assert!(map.store(4096, &[9; 8192]).is_err());
+        assert_eq!(std::fs::read(path.path()).unwrap()[4096..], [8; 4096]);
+    }
 }

@@ -74,13 +74,14 @@ pub mod batch;
 pub mod buffer;
 pub mod bytes;
 pub mod group;
+#[expect(clippy::disallowed_types, reason = "the directory is locked")]
+pub mod lock;
 #[expect(unsafe_code, reason = "memory mapping; see the module")]
 pub mod map;
 pub mod piece;
 #[expect(clippy::disallowed_types, reason = "measures the volume with files of its own")]
 pub mod probe;
 pub mod read;
-#[expect(clippy::disallowed_types, reason = "recovery opens the log's files")]
 pub mod recover;
 pub mod scan;
 #[expect(clippy::disallowed_types, reason = "segments are files")]

@@ -85,7 +85,7 @@ fn measure_at(path: &Path, now: &dyn Fn() -> Time) -> std::io::Result<Probe> {
     };
     let map = Map::writable(&file, length)?;
     let mmap = turn(now, |offset| {
-        map.store(offset, block.bytes());
+        map.store(offset, block.bytes())?;
         file.sync_data()
     })?;
     Ok(Probe { direct, mmap, chosen: choose(direct, mmap) })

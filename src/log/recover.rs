@@ -5,7 +5,7 @@
 //! is overwritten and synced before anything is appended, and files are removed newest first.
 
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use super::batch::Header;
 use super::buffer::AlignedBuffer;
 use super::bytes::Bytes;
 use super::group::{Space, Tail as AppendTail};
+use super::lock::DirLock;
 use super::read::{FileTransactions, Reader, ReaderSegment};
 use super::scan::{Damage, Fault, History, Image, Scanner, SegmentScan, Stop};
 use super::segment::{self, SegmentFile, to_usize};
@@ -34,22 +35,6 @@ pub struct Options {
     /// A zxid that is known to be committed and to be in the log, or zero: a torn batch at or below
     /// it is damage. Not that of a snapshot, which may be ahead of the log.
     pub committed: Zxid,
-}
-
-/// The lock on a log's directory, held as long as it lives.
-pub struct DirLock {
-    _dir: File,
-}
-
-impl DirLock {
-    pub(super) fn take(dir: &Path) -> Result<DirLock, LogError> {
-        let file = File::open(dir).map_err(|e| LogError::io("open", dir, 0, e))?;
-        match file.try_lock() {
-            Ok(()) => Ok(DirLock { _dir: file }),
-            Err(std::fs::TryLockError::WouldBlock) => Err(LogError::InUse { dir: dir.to_owned() }),
-            Err(std::fs::TryLockError::Error(e)) => Err(LogError::io("lock", dir, 0, e)),
-        }
-    }
 }
 
 /// What recovery found: figures for the operator.

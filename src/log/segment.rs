@@ -199,6 +199,21 @@ impl SegmentFile {
         if self.stores.is_some() { WriterKind::Mmap } else { WriterKind::Direct }
     }
 
+    /// Fails when the file has no name any more: what is written to it is lost with its last
+    /// descriptor. Reads no disk.
+    ///
+    /// # Errors
+    /// `NotFound`, and the operating system's.
+    pub fn check_named(&self) -> Result<(), LogError> {
+        let stat =
+            rustix::fs::fstat(&self.file).map_err(|e| LogError::io("look at", &self.path, 0, e))?;
+        if stat.st_nlink > 0 {
+            return Ok(());
+        }
+        let removed = std::io::Error::new(ErrorKind::NotFound, "the file has been removed");
+        Err(LogError::io("write", &self.path, 0, removed))
+    }
+
     /// The descriptor to write to or to sync.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
@@ -206,11 +221,14 @@ impl SegmentFile {
 
     /// Stores a batch into the mapping of a segment with the `mmap` writer.
     ///
+    /// # Errors
+    /// The operating system's: nothing is stored.
+    ///
     /// # Panics
     /// With another writer, or outside of the segment.
-    pub fn store(&self, offset: u64, bytes: &[u8]) {
+    pub fn store(&self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
         let map = self.stores.as_ref().expect("the segment is written through its mapping");
-        map.store(to_usize(offset), bytes);
+        map.store(to_usize(offset), bytes)
     }
 
     /// Makes `bytes` durable at `offset`, and waits for it: for tools and tests; the server does
@@ -222,7 +240,7 @@ impl SegmentFile {
         match self.writer() {
             WriterKind::Direct => self.file.write_all_at(bytes, offset),
             WriterKind::Mmap => {
-                self.store(offset, bytes);
+                self.store(offset, bytes)?;
                 self.file.sync_data()
             }
         }

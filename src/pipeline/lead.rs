@@ -157,8 +157,7 @@ impl Pipeline {
         let session = forwarded.session;
         let is_elsewhere = self.may_be_elsewhere(session);
         if !is_elsewhere {
-            self.sessions.check(session, Owner::Learner(learner))?;
-            self.sessions.touch(session, now);
+            self.sessions.hear(session, Owner::Learner(learner), now)?;
         }
         let request = Request::decode(op, &forwarded.body);
         let request = request.map_err(|_| ErrorCode::MarshallingError)?;

@@ -41,6 +41,8 @@ mod write;
 
 pub mod publish;
 
+mod emptied;
+
 mod attached;
 
 pub mod forward;
@@ -65,6 +67,7 @@ use std::sync::Arc;
 
 use crate::pipeline::attached::Attached;
 use crate::pipeline::auth::AuthConfig;
+use crate::pipeline::emptied::Emptied;
 use crate::pipeline::forward::Waiting;
 use crate::pipeline::lead::Leadership;
 use crate::pipeline::local::Locals;
@@ -219,6 +222,14 @@ pub struct Outbox {
     pub replies: Vec<Reply>,
 }
 
+impl Outbox {
+    /// Forgets what is in it, and keeps the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.replies.clear();
+    }
+}
+
 /// Transactions that were committed together, with all that they caused.
 #[derive(Debug)]
 pub struct Published {
@@ -227,7 +238,7 @@ pub struct Published {
     /// By client core.
     pub outboxes: Vec<Outbox>,
     /// What watchers are told, in the order of their zxids.
-    pub events: Arc<[Event]>,
+    pub events: Arc<Vec<Event>>,
 }
 
 /// What a client's core is told at once, without waiting for the disk.
@@ -324,6 +335,7 @@ pub struct Pipeline {
     events: Vec<Event>,
     /// Groups on their way to being committed, oldest first.
     sealed: VecDeque<Group>,
+    emptied: Emptied,
     notices: VecDeque<Notice>,
     /// The connections of this server's clients.
     attached: Attached,
@@ -376,6 +388,7 @@ impl Pipeline {
             outboxes: vec![Outbox::default(); client_cores],
             events: Vec::new(),
             sealed: VecDeque::new(),
+            emptied: Emptied::default(),
             notices: VecDeque::new(),
             attached: Attached::default(),
             waiting: Waiting::default(),

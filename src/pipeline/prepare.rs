@@ -54,7 +54,7 @@ const SPECIAL_PATHS: [&str; 4] = ["/", "/zookeeper", "/zookeeper/quota", "/zooke
 
 /// The state that a write is checked against, and the rules that hold here.
 pub struct Checks<'w> {
-    pub writer: &'w Writer,
+    pub writer: &'w mut Writer,
     pub settings: &'w Settings,
     pub asker: Asker<'w>,
 }
@@ -73,7 +73,7 @@ impl<'w> Checks<'w> {
     }
 
     /// A create, a create2, a container or a TTL node.
-    pub fn create<'a>(&self, create: &CreateRequest<'a>) -> Result<CheckedCreate<'a>> {
+    pub fn create<'a>(&mut self, create: &CreateRequest<'a>) -> Result<CheckedCreate<'a>> {
         let mode = CreateMode::from_flags(create.flags).ok_or(ErrorCode::BadArguments)?;
         let lifetime = self.check_lifetime(mode, create.ttl_ms.unwrap_or(-1))?;
         if !create.path.contains('/') || create.path.contains('\0') {
@@ -84,7 +84,7 @@ impl<'w> Checks<'w> {
         let parent_path = create.path.rsplit_once('/').map_or("", |(parent, _)| parent);
         let parent_path = if parent_path.is_empty() { "/" } else { parent_path };
         let acl = self.fixup_acl(create.acl.clone())?;
-        let parent = self.writer.node(parent_path).ok_or(ErrorCode::NoNode)?;
+        let parent = self.writer.find(parent_path).ok_or(ErrorCode::NoNode)?;
         self.check_acl(parent.acl(), Perms::CREATE)?;
         let path = match mode.is_sequential() {
             false => Cow::Borrowed(create.path),
@@ -93,7 +93,7 @@ impl<'w> Checks<'w> {
         if !path::is_valid(&path) {
             return Err(ErrorCode::BadArguments);
         }
-        if self.writer.node(&path).is_some() {
+        if self.writer.find(&path).is_some() {
             return Err(ErrorCode::NodeExists);
         }
         if let Lifetime::Ephemeral(_) = self.lifetime_of(&parent) {
@@ -153,10 +153,10 @@ impl<'w> Checks<'w> {
     }
 
     /// A client's delete.
-    pub fn delete(&self, path: &str, version: i32) -> Result<()> {
-        let parent = self.writer.node(self.parent_of_deletable(path)?).ok_or(ErrorCode::NoNode)?;
+    pub fn delete(&mut self, path: &str, version: i32) -> Result<()> {
+        let parent = self.writer.find(self.parent_of_deletable(path)?).ok_or(ErrorCode::NoNode)?;
         self.check_acl(parent.acl(), Perms::DELETE)?;
-        let node = self.writer.node(path).ok_or(ErrorCode::NoNode)?;
+        let node = self.writer.find(path).ok_or(ErrorCode::NoNode)?;
         check_version(node.meta().version, version)?;
         match node.child_count() {
             0 => Ok(()),
@@ -165,16 +165,16 @@ impl<'w> Checks<'w> {
     }
 
     /// The reaper's delete of a container or TTL node.
-    pub fn delete_container(&self, path: &str) -> Result<()> {
+    pub fn delete_container(&mut self, path: &str) -> Result<()> {
         let parent = self.parent_of_deletable(path)?;
-        let node = self.writer.node(path).ok_or(ErrorCode::NoNode)?;
+        let node = self.writer.find(path).ok_or(ErrorCode::NoNode)?;
         if node.child_count() > 0 {
             return Err(ErrorCode::NotEmpty);
         }
         if let Lifetime::Ephemeral(_) = self.lifetime_of(&node) {
             return Err(ErrorCode::BadVersion);
         }
-        self.writer.node(parent).map(|_| ()).ok_or(ErrorCode::NoNode)
+        self.writer.find(parent).map(|_| ()).ok_or(ErrorCode::NoNode)
     }
 
     fn parent_of_deletable<'p>(&self, path: &'p str) -> Result<&'p str> {
@@ -185,7 +185,7 @@ impl<'w> Checks<'w> {
     }
 
     /// A set of data: the node's version from here on.
-    pub fn set_data(&self, path: &str, data: Option<&[u8]>, version: i32) -> Result<i32> {
+    pub fn set_data(&mut self, path: &str, data: Option<&[u8]>, version: i32) -> Result<i32> {
         let node = self.valid_node(path)?;
         self.check_acl(node.acl(), Perms::WRITE)?;
         let size = |data: Option<&[u8]>| data.map_or(0, <[u8]>::len) as i64;
@@ -195,7 +195,7 @@ impl<'w> Checks<'w> {
 
     /// A set of the ACL: the list as it will stand, and the node's aversion from here on.
     pub fn set_acl<'a>(
-        &self,
+        &mut self,
         path: &str,
         acl: EncodedAcl<'a>,
         version: i32,
@@ -210,16 +210,18 @@ impl<'w> Checks<'w> {
     }
 
     /// A multi's condition: the version that its transaction carries.
-    pub fn check(&self, path: &str, version: i32) -> Result<i32> {
+    pub fn check(&mut self, path: &str, version: i32) -> Result<i32> {
         let node = self.valid_node(path)?;
         self.check_acl(node.acl(), Perms::READ)?;
         check_version(node.meta().version, version)
     }
 
-    fn valid_node(&self, path: &str) -> Result<Node<'static>> {
-        match path::is_valid(path) {
-            true => self.writer.node(path).ok_or(ErrorCode::NoNode),
-            false => Err(ErrorCode::BadArguments),
+    /// The znode at `path`, whose path is valid if it is there: nothing else is created.
+    fn valid_node(&mut self, path: &str) -> Result<Node<'static>> {
+        match self.writer.find(path) {
+            Some(node) => Ok(node),
+            None if path::is_valid(path) => Err(ErrorCode::NoNode),
+            None => Err(ErrorCode::BadArguments),
         }
     }
 }

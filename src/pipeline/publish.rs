@@ -4,15 +4,12 @@
 //! lets groups out whole, as its log writes them; in an ensemble a commit may reach into a group,
 //! and the group is divided there, so that nothing waits for what comes after it.
 
+use crate::pipeline::emptied::Emptied;
 use crate::pipeline::{Client, Notice, Outbox, Part, Pipeline, Published};
 use crate::time::Time;
 use crate::tree::effects::Event;
 use crate::tree::writer::Writer;
 use crate::zxid::Zxid;
-
-/// A group is mostly as large as the one before it, and gets its room at once: at most so many
-/// bytes, replies or events of it.
-const LIKE_THE_LAST_MAX: usize = 4096;
 
 /// Transactions with all that they caused, not let out yet.
 #[derive(Debug)]
@@ -48,20 +45,13 @@ impl Group {
         *self = Group { through: self.through.min(zxid), ..kept };
     }
 
-    fn publish(self) -> Published {
+    fn publish(self, emptied: &mut Emptied) -> Published {
         let Group { through, outboxes, events } = self;
-        Published { through, outboxes, events: events.into() }
+        Published { through, outboxes, events: emptied.shared(events) }
     }
 }
 
 impl Outbox {
-    /// Takes everything out, and leaves room for as much again.
-    fn take_whole(&mut self) -> Outbox {
-        let bytes = Vec::with_capacity(self.bytes.len().min(LIKE_THE_LAST_MAX));
-        let replies = Vec::with_capacity(self.replies.len().min(LIKE_THE_LAST_MAX));
-        std::mem::replace(self, Outbox { bytes, replies })
-    }
-
     /// Takes out the replies up to `zxid`.
     fn take_through(&mut self, zxid: Zxid) -> Outbox {
         let count = self.replies.partition_point(|reply| reply.zxid <= zxid);
@@ -86,9 +76,15 @@ impl Pipeline {
         if is_empty && self.events.is_empty() && self.sealed_through() == self.prepared {
             return;
         }
-        let outboxes = self.outboxes.iter_mut().map(Outbox::take_whole).collect();
-        let like = Vec::with_capacity(self.events.len().min(LIKE_THE_LAST_MAX));
-        let events = std::mem::replace(&mut self.events, like);
+        let mut outboxes = self.emptied.by_core();
+        outboxes.extend(self.outboxes.iter_mut().map(|outbox| match outbox.replies.is_empty() {
+            true => Outbox::default(),
+            false => std::mem::replace(outbox, self.emptied.outbox()),
+        }));
+        let events = match self.events.is_empty() {
+            true => Vec::new(),
+            false => std::mem::replace(&mut self.events, self.emptied.events()),
+        };
         self.sealed.push_back(Group { through: self.prepared, outboxes, events });
     }
 
@@ -114,8 +110,19 @@ impl Pipeline {
         self.locals.handle_committed(self.committed);
     }
 
+    /// An outbox that was published comes back, for its memory.
+    pub fn handle_emptied(&mut self, outbox: Outbox) {
+        self.emptied.keep_outbox(outbox);
+    }
+
+    /// What is left of a group comes back, for its memory: its outboxes were handed out.
+    pub fn handle_told(&mut self, told: Published) {
+        self.emptied.keep_told(told);
+    }
+
     /// The oldest group that is committed and has not been published.
     pub fn poll_published(&mut self) -> Option<Published> {
+        self.emptied.free_events();
         let committed = self.committed;
         let has_news = self.published < committed || self.prepared == committed;
         if self.part != Part::Alone && self.sealed.is_empty() && has_news {
@@ -128,7 +135,7 @@ impl Pipeline {
         };
         assert!(group.through >= self.published, "what was published stays so");
         self.published = group.through;
-        Some(group.publish())
+        Some(group.publish(&mut self.emptied))
     }
 
     /// Undoes every transaction after `after`: they never happened. Whoever was to be told of one

@@ -61,7 +61,7 @@ impl Pipeline {
     /// # Errors
     /// Apache's.
     pub(super) fn check_reconfig(
-        &self,
+        &mut self,
         asker: Asker<'_>,
         request: &ReconfigRequest<'_>,
     ) -> Result<String, ErrorCode> {

@@ -319,6 +319,23 @@ impl Sessions {
         }
     }
 
+    /// The same; a session that may go on has its whole time before it again.
+    ///
+    /// # Errors
+    /// As [`Sessions::check`].
+    pub fn hear(&mut self, id: i64, owner: Owner, now: Time) -> Result<(), ErrorCode> {
+        let tick_ms = self.tick_ms;
+        let session = self.living(id).ok_or(ErrorCode::SessionExpired)?;
+        if *session.owner.get_or_insert(owner) != owner {
+            return Err(ErrorCode::SessionMoved);
+        }
+        session.expires_ms = expiry(tick_ms, now, session.live_timeout_ms);
+        if session.bucket_ms > session.expires_ms {
+            self.touch(id, now);
+        }
+        Ok(())
+    }
+
     /// Through whom the session spoke last.
     pub fn owner(&self, id: i64) -> Option<Owner> {
         self.by_id.get(&id)?.owner

@@ -133,14 +133,14 @@ impl Pipeline {
     fn prepare_own(&mut self, write: &Write<'_>, now: Time, wall: WallMs) {
         self.writer.set_now(now);
         // One that is becoming global is not yet known to all.
-        let sessions = match self.sessions.contains(write.session) {
-            false if self.locals.contains(write.session) => self.locals.sessions_mut(),
-            _ => &mut self.sessions,
+        let is_local =
+            self.locals.contains(write.session) && !self.sessions.contains(write.session);
+        let sessions = match is_local {
+            true => self.locals.sessions_mut(),
+            false => &mut self.sessions,
         };
-        match sessions.check(write.session, owner(write.client)) {
-            Ok(()) => {
-                sessions.touch(write.session, now);
-            }
+        match sessions.hear(write.session, owner(write.client), now) {
+            Ok(()) => {}
             // The client has gone to another connection: this one ends without an answer, so that
             // it cannot take the error for its session's.
             Err(ErrorCode::SessionMoved) => return self.close(write.client),
@@ -274,7 +274,7 @@ impl Pipeline {
         txn: &mut Vec<u8>,
         body: &mut Vec<u8>,
     ) -> Result<()> {
-        let checks = self.checks(asker);
+        let mut checks = self.checks(asker);
         match request {
             Request::Create(create) => {
                 let checked = checks.create(&create)?;
@@ -308,8 +308,8 @@ impl Pipeline {
         Ok(())
     }
 
-    pub(super) fn checks<'w>(&'w self, asker: Asker<'w>) -> Checks<'w> {
-        Checks { writer: &self.writer, settings: &self.settings, asker }
+    pub(super) fn checks<'w>(&'w mut self, asker: Asker<'w>) -> Checks<'w> {
+        Checks { writer: &mut self.writer, settings: &self.settings, asker }
     }
 
     fn apply(&mut self, change: &Txn<'_>, txn: &mut Vec<u8>, body: &mut Vec<u8>) {
@@ -419,7 +419,7 @@ impl Pipeline {
         txn: &mut Vec<u8>,
         body: &mut Vec<u8>,
     ) -> Result<()> {
-        let checks = Checks { writer: &self.writer, settings: &self.settings, asker };
+        let mut checks = Checks { writer: &mut self.writer, settings: &self.settings, asker };
         let checked;
         let change = match op {
             Op::Create(create) => {
@@ -491,7 +491,7 @@ impl Pipeline {
     /// Deletes a container or TTL node that has had its time, if it still may be deleted.
     pub(super) fn reap(&mut self, path: &str, wall: WallMs) {
         let asker = Asker { session: 0, ids: &[] };
-        let checks = Checks { writer: &self.writer, settings: &self.settings, asker };
+        let mut checks = Checks { writer: &mut self.writer, settings: &self.settings, asker };
         if checks.delete_container(path).is_err() {
             return;
         }

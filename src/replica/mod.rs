@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::pipeline::{self, Client, Connect, Notice, Pipeline, Published, Room, Write};
+use crate::pipeline::{self, Client, Connect, Notice, Outbox, Pipeline, Published, Room, Write};
 use crate::replica::stats::Stats;
 use crate::time::{Time, WallMs};
 use crate::tree::Tree;
@@ -337,6 +337,13 @@ impl Replica {
         }
     }
 
+    /// The disk does not keep up, or has no room: see [`Zab::stand_back`].
+    pub fn stand_back(&mut self, now: Time) {
+        self.settle();
+        self.zab_at(now).stand_back(now);
+        self.settle();
+    }
+
     // ── Out ──
 
     /// The transactions of a server on its own: they go to its log, and are cleared.
@@ -368,6 +375,16 @@ impl Replica {
     /// The oldest group that is committed and has not been published.
     pub fn poll_published(&mut self) -> Option<Published> {
         self.pipeline.poll_published()
+    }
+
+    /// An outbox that was published comes back, for its memory.
+    pub fn handle_emptied(&mut self, outbox: Outbox) {
+        self.pipeline.handle_emptied(outbox);
+    }
+
+    /// What is left of a group comes back, for its memory: its outboxes were handed out.
+    pub fn handle_told(&mut self, told: Published) {
+        self.pipeline.handle_told(told);
     }
 
     /// The oldest message that waits for no commit.

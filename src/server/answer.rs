@@ -100,7 +100,7 @@ impl<'a> Answer<'a> {
             Word::Ruok => text("imok"),
             Word::Gtmk => text(report.trace_mask.to_string()),
             Word::Stmk { mask } => text(mask.to_string()),
-            Word::Envi => text(environment(report)),
+            Word::Envi => text(environment_lines(report)),
             Word::TelnetClose => text(""),
             Word::Isro => text(read_only(report)),
             // Apache ends this one sentence without a line's end.
@@ -176,21 +176,22 @@ fn read_only(report: &ServerReport) -> &'static str {
     }
 }
 
-fn environment(report: &ServerReport) -> String {
-    let mut out = String::from("Environment:\n");
-    for name in ENVIRONMENT {
+fn environment_lines(report: &ServerReport) -> String {
+    let lines = environment(report).map(|(name, value)| format!("{name}={value}\n"));
+    "Environment:\n".to_owned() + &lines.collect::<String>()
+}
+
+/// What `envi` shows: Apache's names first, in its order, then what else is in force.
+pub(super) fn environment(report: &ServerReport) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
+    let apaches = ENVIRONMENT.into_iter().map(|name| {
         let value = match name {
             "zookeeper.version" => Cow::from(full_version()),
             name => report.environment.get(name).map_or("<NA>", String::as_str).into(),
         };
-        out += &format!("{name}={value}\n");
-    }
-    for (name, value) in &report.environment {
-        if !ENVIRONMENT.contains(&name.as_str()) {
-            out += &format!("{name}={value}\n");
-        }
-    }
-    out
+        (name, value)
+    });
+    let others = report.environment.iter().map(|(name, value)| (name.as_str(), value.into()));
+    apaches.chain(others.filter(|(name, _)| !ENVIRONMENT.contains(name)))
 }
 
 fn configuration(report: &ServerReport) -> String {
@@ -314,7 +315,7 @@ fn write_connection(
 }
 
 /// An operation's short name (`FinalRequestProcessor.java`, `lastOp`).
-const fn operation(op: OpCode) -> &'static str {
+pub(super) const fn operation(op: OpCode) -> &'static str {
     match op {
         OpCode::Ping => "PING",
         OpCode::CreateSession => "SESS",
@@ -464,9 +465,7 @@ fn monitor(report: &ServerReport) -> String {
             Value::Basic(summary) => basic(summary),
             Value::Advanced(percentiles) => {
                 basic(&percentiles.summary);
-                for (prefix, quantile) in
-                    [("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("p999", 0.999)]
-                {
+                for (prefix, quantile) in metrics::QUANTILES {
                     line(&format!("{prefix}_{name}"), &percentiles.quantile(quantile));
                 }
             }

@@ -3,18 +3,21 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use crate::io::ring::Token;
 use crate::server::answer::Answer;
+use crate::server::questions::Asker;
 use crate::server::report::{Question, ServerReport};
+use crate::snapshot;
 use crate::tree::Tree;
+use crate::tree::acl::AclId;
+use crate::wire::acl::Acl;
 use crate::zxid::Zxid;
 
 /// An answer to be written out.
 pub struct AnswerJob {
-    /// Who asked: the client core, and its connection.
-    pub core: u16,
-    pub connection: Token,
+    pub asker: Asker,
     pub question: Question,
     pub report: Box<ServerReport>,
     /// The sessions that own something, where the question is for that.
@@ -22,7 +25,7 @@ pub struct AnswerJob {
     pub tree: Arc<Tree>,
 }
 
-/// An answer, in chunks that are sent one by one.
+/// An answer to a connection, in chunks that are sent one by one.
 #[derive(Debug)]
 pub struct Answered {
     pub core: u16,
@@ -31,13 +34,20 @@ pub struct Answered {
 }
 
 impl AnswerJob {
-    /// Writes the answer out. Blocks as long as it takes.
-    pub fn perform(mut self) -> Answered {
+    /// Writes the answer out; `None` when it went to the HTTP thread, which does that itself.
+    /// Blocks as long as it takes.
+    pub fn perform(mut self) -> Option<Answered> {
         let question = self.question;
         put_process(&mut self.report);
         if question.wants_directory_sizes() {
             self.report.data_dir_size = size_below(Path::new(&self.report.conf.data_dir));
             self.report.log_dir_size = size_below(Path::new(&self.report.conf.log_dir));
+        }
+        if question.wants_root_acl() {
+            self.report.root_acl = root_acl(&self.tree);
+        }
+        if question.is_http {
+            self.report.last_snapshot_wall_seconds = snapshot_time(&self.report);
         }
         for session in self.owners {
             // A view for each, so that what is replaced meanwhile can be let go.
@@ -48,8 +58,18 @@ impl AnswerJob {
         for client in &mut self.report.clients {
             client.sort_watches(question);
         }
-        let chunks = Answer::new(question.word, &self.report).map(String::into_bytes).collect();
-        Answered { core: self.core, connection: self.connection, chunks }
+        match self.asker {
+            Asker::Connection { core, connection } => {
+                let answer = Answer::new(question.word, &self.report);
+                let chunks = answer.map(String::into_bytes).collect();
+                Some(Answered { core, connection, chunks })
+            }
+            Asker::Http(reply) => {
+                // Whoever asked may have gone meanwhile.
+                reply.send(self.report).ok();
+                None
+            }
+        }
     }
 }
 
@@ -65,6 +85,20 @@ fn put_process(report: &mut ServerReport) {
     let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     let cpu_ms = cpu.tv_sec * 1000 + cpu.tv_nsec / 1_000_000;
     report.process_cpu_ms = u64::try_from(cpu_ms).ok();
+}
+
+/// Who may do what with the root; `None` where it is open to all.
+fn root_acl(tree: &Tree) -> Option<Vec<Acl>> {
+    let acl = tree.view(Zxid::MAX).node("/")?.acl();
+    (acl != AclId::OPEN).then(|| tree.acls().list(acl).entries.clone())
+}
+
+/// When the newest snapshot was finished, in seconds since 1970; `None` where there is none.
+fn snapshot_time(report: &ServerReport) -> Option<i64> {
+    let name = snapshot::directory::name(report.last_snapshot);
+    let metadata = std::fs::metadata(Path::new(&report.conf.data_dir).join(name)).ok()?;
+    let since_1970 = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    i64::try_from(since_1970.as_secs()).ok()
 }
 
 /// The bytes of the files in `dir` and in the directories in it.

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use tokio::sync::oneshot;
+
 use crate::io::clock;
 use crate::io::executor::{Core, CoreError, spawn_core};
 use crate::io::wake::Waker;
@@ -15,6 +17,8 @@ use crate::log::LogError;
 use crate::log::segment::{self, PreparedSegment, RetiredSegment, SegmentRequest};
 use crate::server::answering::{AnswerJob, Answered};
 use crate::server::reach::Reach;
+use crate::server::report::{Question, ServerReport};
+use crate::snapshot::backup::Backup;
 use crate::snapshot::{self, SnapshotError};
 use crate::tree::Tree;
 use crate::zxid::Zxid;
@@ -32,6 +36,8 @@ pub struct SnapshotJob {
     pub digest: u64,
     /// Each session with its timeout in milliseconds.
     pub sessions: Vec<(i64, i32)>,
+    /// Where it goes instead of to the server's own snapshots.
+    pub backup: Option<oneshot::Sender<Result<Backup, SnapshotError>>>,
 }
 
 /// What a snapshot came to.
@@ -46,7 +52,37 @@ pub struct SnapshotDone {
 pub enum Done {
     Prepared(Result<PreparedSegment, LogError>),
     Snapshot(SnapshotDone),
+    /// A backup is written, or has failed: its version is no longer needed.
+    BackedUp,
     Answered(Answered),
+    /// A question over HTTP.
+    Asked(Question, oneshot::Sender<Box<ServerReport>>),
+    /// A backup is asked for over HTTP.
+    BackupWanted(oneshot::Sender<Result<Backup, SnapshotError>>),
+}
+
+/// Where questions are asked from outside the cores.
+#[derive(Clone)]
+pub struct Asking {
+    done: Sender<Done>,
+    waker: Waker,
+}
+
+impl Asking {
+    /// Asks; the answer comes from the executor that writes answers out. It never comes where the
+    /// server stops, or is asked more than it keeps up with.
+    pub fn ask(&self, question: Question) -> oneshot::Receiver<Box<ServerReport>> {
+        let (reply, answer) = oneshot::channel();
+        tell(&self.done, &self.waker, Done::Asked(question, reply));
+        answer
+    }
+
+    /// Asks for a snapshot of what is committed, in Apache's format.
+    pub fn back_up(&self) -> oneshot::Receiver<Result<Backup, SnapshotError>> {
+        let (reply, answer) = oneshot::channel();
+        tell(&self.done, &self.waker, Done::BackupWanted(reply));
+        answer
+    }
 }
 
 /// The pipeline's end of the background.
@@ -55,6 +91,7 @@ pub struct Background {
     pub snapshots: Sender<SnapshotJob>,
     pub answers: Sender<AnswerJob>,
     pub done: Receiver<Done>,
+    pub asking: Asking,
 }
 
 /// Where snapshots go, and how many stay.
@@ -75,6 +112,7 @@ pub fn start(
     waker: Waker,
 ) -> Result<(Background, [Core<()>; 3]), CoreError> {
     let (done, from_background) = channel();
+    let asking = Asking { done: done.clone(), waker: waker.clone() };
     let (to_segments, segment_jobs) = channel::<SegmentJob>();
     let (to_snapshots, snapshot_jobs) = channel::<SnapshotJob>();
     let (segments_done, segments_waker) = (done.clone(), waker.clone());
@@ -102,11 +140,22 @@ pub fn start(
     let (answers_done, answers_waker) = (done.clone(), waker.clone());
     let answers = spawn_core("answers", None, move || async move {
         for job in answer_jobs {
-            tell(&answers_done, &answers_waker, Done::Answered(job.perform()));
+            if let Some(answered) = job.perform() {
+                tell(&answers_done, &answers_waker, Done::Answered(answered));
+            }
         }
     })?;
     let snapshots = spawn_core("snapshots", None, move || async move {
-        for job in snapshot_jobs {
+        for mut job in snapshot_jobs {
+            if let Some(reply) = job.backup.take() {
+                // Whoever asked may have gone meanwhile.
+                let SnapshotJob { tree, zxid, digest, sessions, .. } = &job;
+                let backup = Backup::take(&snapshots.dir, tree, *zxid, *digest, sessions);
+                reply.send(backup).ok();
+                drop(job);
+                tell(&done, &waker, Done::BackedUp);
+                continue;
+            }
             let zxid = job.zxid;
             let begun = clock::now();
             let result = take_snapshot(&snapshots, &job);
@@ -121,6 +170,7 @@ pub fn start(
         snapshots: to_snapshots,
         answers: to_answers,
         done: from_background,
+        asking,
     };
     Ok((background, [segments, snapshots, answers]))
 }

@@ -60,8 +60,10 @@ pub fn run(mut ring: Ring, mut roles: Roles, stop: &Arc<AtomicBool>) -> Result<(
     let mut paused: Option<Time> = None;
     let mut stopped: Option<Time> = None;
     let mut wait = Wait::No;
+    let mut is_submitting = false;
     loop {
-        ring.turn(wait)?;
+        is_submitting = !is_submitting && wait != Wait::No && ring.should_submit_first();
+        ring.turn(if is_submitting { Wait::No } else { wait })?;
         let (now, wall) = (clock::now(), clock::wall());
         let mut accept_failed = false;
         if let Some(pipeline) = &mut roles.pipeline {
@@ -75,9 +77,17 @@ pub fn run(mut ring: Ring, mut roles: Roles, stop: &Arc<AtomicBool>) -> Result<(
             // What other cores have told comes before what clients ask, who may know of it.
             clients.deliver();
         }
+        let mut is_only_sent = is_submitting;
         while let Some(completion) = ring.next_completion() {
             accept_failed |= matches!(completion, Completion::AcceptFailed { .. });
+            is_only_sent &= matches!(completion, Completion::Sent { .. });
             dispatch(&mut roles, completion)?;
+        }
+        if is_only_sent {
+            // Nothing has happened but that what was to be sent is: only that can go on.
+            send(&mut ring, &mut roles);
+            wait = how_long(&roles, now, stopped.is_some() || paused.is_some());
+            continue;
         }
         let decoded = clock::now();
         note(&mut roles, Stage::Decode, (decoded - now).as_nanos(), before);
@@ -155,11 +165,19 @@ fn turn(ring: &mut Ring, roles: &mut Roles, now: Time) -> Result<(), CoreFault> 
     }
     let delivered = clock::now();
     note(roles, Stage::Encode, (delivered - delivering).as_nanos(), before);
+    send(ring, roles);
+    note(roles, Stage::Send, (clock::now() - delivered).as_nanos(), before);
+    Ok(())
+}
+
+/// Sends what the turn has made: clients' replies before what no other server waits for.
+fn send(ring: &mut Ring, roles: &mut Roles) {
     if let Some(clients) = &mut roles.clients {
         clients.finish_turn(ring);
     }
-    note(roles, Stage::Send, (clock::now() - delivered).as_nanos(), before);
-    Ok(())
+    if let Some(pipeline) = &mut roles.pipeline {
+        pipeline.finish_turn(ring);
+    }
 }
 
 fn packet_counts(roles: &Roles) -> (u64, u64) {

@@ -17,9 +17,14 @@ const LOG: FileToken = FileToken(1);
 /// busy log writes none.
 const MARK_AFTER: Duration = Duration::from_millis(20);
 
+/// How often the log's file is asked whether it still has a name: that costs a microsecond.
+const NAMED_EVERY: Duration = Duration::from_millis(500);
+
 /// The log, and its one operation under way.
 pub struct Disk {
     pub log: Log,
+    /// At home while no write is under way.
+    carrier: Option<Box<Carrier>>,
     /// With the mapped writer: the write whose sync is under way.
     syncing: Option<Write>,
     is_busy: bool,
@@ -27,6 +32,8 @@ pub struct Disk {
     /// Whether something was written that no mark covers.
     is_mark_due: bool,
     started: Time,
+    /// When the file's name is looked at next.
+    named_due: Time,
     /// From the start of a write to its being durable, in milliseconds.
     pub sync_ms: Percentiles,
     /// Transactions in a batch.
@@ -37,12 +44,18 @@ pub struct Disk {
     pub durable_nanos: u64,
     pub writes: u64,
     pub bytes: u64,
+    /// Writes that took longer than `warn_after`.
+    pub slow_syncs: u64,
     pub warn_after: Duration,
 }
 
-impl AsRef<[u8]> for Write {
+/// What carries a write to the ring and back: one allocation for all of them.
+#[derive(Default)]
+struct Carrier(Option<Write>);
+
+impl AsRef<[u8]> for Carrier {
     fn as_ref(&self) -> &[u8] {
-        self.buffer.bytes()
+        self.0.as_ref().map_or(&[], |write| write.buffer.bytes())
     }
 }
 
@@ -51,44 +64,50 @@ impl Disk {
     pub fn new(log: Log, warn_after: Duration) -> Disk {
         Disk {
             log,
+            carrier: None,
             syncing: None,
             is_busy: false,
             idle_since: None,
             is_mark_due: false,
             started: Time::default(),
+            named_due: Time::default(),
             sync_ms: Percentiles::default(),
             batch_txns: Summary::default(),
             staged: 0,
             durable_nanos: 0,
             writes: 0,
             bytes: 0,
+            slow_syncs: 0,
             warn_after,
         }
     }
 
     /// Starts the next write, where there is one and none is under way; whether it did.
-    pub fn start(&mut self, ring: &mut Ring, now: Time) -> bool {
+    ///
+    /// # Errors
+    /// The disk failed. It is final: the server stops.
+    pub fn start(&mut self, ring: &mut Ring, now: Time) -> Result<bool, LogError> {
         if self.is_busy {
-            return false;
+            return Ok(false);
         }
         if let Some(write) = self.log.poll_write() {
             self.idle_since = None;
             self.is_mark_due = true;
             self.batch_txns.add(std::mem::take(&mut self.staged));
-            self.submit(write, ring, now);
-            return true;
+            self.submit(write, ring, now)?;
+            return Ok(true);
         }
         if !self.log.is_idle() {
-            return false;
+            return Ok(false);
         }
         let idle_since = *self.idle_since.get_or_insert(now);
         if now.since(idle_since) >= MARK_AFTER && self.is_mark_due {
             self.is_mark_due = false;
             if let Some(mark) = self.log.mark_if_idle() {
-                self.submit(mark, ring, now);
+                self.submit(mark, ring, now)?;
             }
         }
-        false
+        Ok(false)
     }
 
     /// When the log will want to be marked, if it stays idle.
@@ -97,7 +116,7 @@ impl Disk {
         (!self.is_busy && self.is_mark_due).then_some(due)
     }
 
-    fn submit(&mut self, write: Write, ring: &mut Ring, now: Time) {
+    fn submit(&mut self, write: Write, ring: &mut Ring, now: Time) -> Result<(), LogError> {
         self.is_busy = true;
         self.started = now;
         self.writes += 1;
@@ -106,14 +125,19 @@ impl Disk {
         match self.log.writer() {
             WriterKind::Direct => {
                 let offset = write.offset;
-                ring.write_file(LOG, file, offset, Box::new(write));
+                let mut carrier = self.carrier.take().unwrap_or_default();
+                carrier.0 = Some(write);
+                ring.write_file(LOG, file, offset, carrier);
             }
             WriterKind::Mmap => {
-                write.file.store(write.offset, write.buffer.bytes());
+                if let Err(error) = write.file.store(write.offset, write.buffer.bytes()) {
+                    return self.log.handle_written(write, Err(error)).map(|_| ());
+                }
                 ring.sync_file(LOG, file);
                 self.syncing = Some(write);
             }
         }
+        Ok(())
     }
 
     /// Takes a completion of the log's, if it is one: how far the log is durable.
@@ -126,7 +150,7 @@ impl Disk {
         now: Time,
     ) -> Result<Option<Zxid>, LogError> {
         let (write, result) = match completion {
-            Completion::Written { token: LOG, buffer, result } => (taken_back(buffer), result),
+            Completion::Written { token: LOG, buffer, result } => (self.take_back(buffer), result),
             Completion::Synced { token: LOG, result } => {
                 (self.syncing.take().expect("a sync follows a store"), result)
             }
@@ -137,13 +161,27 @@ impl Disk {
         self.sync_ms.add(duration.as_millis() as u64);
         self.durable_nanos = duration.as_nanos() as u64;
         if duration > self.warn_after {
+            self.slow_syncs += 1;
             tracing::warn!(
                 "a write of the log took {} ms, the bound of fsync.warningthresholdms is {} ms",
                 duration.as_millis(),
                 self.warn_after.as_millis()
             );
         }
+        if now >= self.named_due {
+            self.named_due = now + NAMED_EVERY;
+            // Before anything in it is acknowledged.
+            write.file.check_named()?;
+        }
         self.log.handle_written(write, result).map(Some)
+    }
+
+    fn take_back(&mut self, buffer: Box<dyn IoBuffer>) -> Write {
+        let buffer: Box<dyn std::any::Any> = buffer;
+        let carrier: Box<Carrier> =
+            buffer.downcast().expect("the log's operation carries its write");
+        let carrier = self.carrier.insert(carrier);
+        carrier.0.take().expect("it carries a write")
     }
 
     /// Stages a transaction into the next batch.
@@ -155,6 +193,7 @@ impl Disk {
     /// Starts the counters again (`srst`), but for the bytes, which snapshots go by.
     pub fn reset_statistics(&mut self) {
         self.writes = 0;
+        self.slow_syncs = 0;
         self.sync_ms = Percentiles::default();
         self.batch_txns = Summary::default();
     }
@@ -163,9 +202,4 @@ impl Disk {
     pub fn is_busy(&self) -> bool {
         self.is_busy
     }
-}
-
-fn taken_back(buffer: Box<dyn IoBuffer>) -> Write {
-    let buffer: Box<dyn std::any::Any> = buffer;
-    *buffer.downcast().expect("the log's operation carries the log's write")
 }

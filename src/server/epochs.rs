@@ -86,10 +86,18 @@ impl EpochFiles {
         if current.epoch() != Some(epochs.current) {
             self.save_current(epochs.current)?;
         }
-        for name in [ACCEPTED, CURRENT] {
-            small_file::remove_unfinished(&self.dir.join(name))?;
-        }
+        self.keep_room();
         Ok(epochs)
+    }
+
+    /// Takes the room that the next epoch needs on the volume, where there is any: an election must
+    /// not fail for want of it.
+    pub fn keep_room(&self) {
+        for name in [ACCEPTED, CURRENT] {
+            if let Err(error) = small_file::keep_room(&self.dir.join(name)) {
+                tracing::warn!("there may be no room for the next epoch: {error}");
+            }
+        }
     }
 
     /// Makes `acceptedEpoch` durable.
@@ -245,7 +253,8 @@ mod tests {
         assert_eq!(epochs.told, [""; 0]);
         let written = std::fs::read_to_string(dir.path().join(ACCEPTED)).unwrap();
         assert_eq!(written.lines().next(), Some("57"));
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "nothing else is left");
+        let found = std::fs::read_dir(dir.path()).unwrap().count();
+        assert_eq!(found, 4, "each has room for the next, and nothing else is left");
     }
 
     #[test]
@@ -267,7 +276,7 @@ mod tests {
         std::fs::write(&unfinished, encode(ACCEPTED, 8)).unwrap();
         let epochs = files.load(Zxid::new(6, 1)).unwrap();
         assert_eq!((epochs.accepted, epochs.current, epochs.damage), (7, 6, None));
-        assert!(!unfinished.exists());
+        assert_eq!(std::fs::read(unfinished).unwrap(), b"room\n", "what was meant to be is gone");
     }
 
     #[test]

@@ -69,12 +69,16 @@ impl Keeper {
         let (done, kept) = channel();
         thread::Builder::new().name("keeper".to_owned()).spawn(move || {
             for job in jobs {
+                let ends_election = matches!(job, Keeping::CurrentEpoch(_));
                 let outcome = files.keep(job).unwrap_or_else(|error| Some(Kept::Failed(error)));
                 // The core may be gone already when the server stops.
                 if let Some(outcome) = outcome
                     && done.send(outcome).is_ok()
                 {
                     waker.wake();
+                }
+                if ends_election {
+                    files.epochs.keep_room();
                 }
             }
         })?;

@@ -390,6 +390,13 @@ impl PipelineCore {
         self.member.as_mut()?.stopped.take()
     }
 
+    /// Sends what other servers wait for.
+    pub(super) fn send_to_peers(&mut self, ring: &mut Ring) {
+        if let Some(member) = &mut self.member {
+            member.quorum.send_urgent(ring, self.now);
+        }
+    }
+
     /// Gives the reads of the log that are due to their thread, and sends what is to be sent.
     pub(super) fn finish_peers(&mut self, ring: &mut Ring) {
         let Some(member) = &mut self.member else { return };

@@ -14,9 +14,9 @@ use crate::wire::acl::Id;
 use crate::wire::opcode::OpCode;
 use crate::zxid::Zxid;
 
-/// Room that a batch gets at once, at most.
-const LIKE_THE_LAST_BYTES_MAX: usize = 16 << 10;
-const LIKE_THE_LAST_ITEMS_MAX: usize = 128;
+/// What one large batch has grown beyond this is not used again.
+const KEPT_BYTES_MAX: usize = 64 << 10;
+const KEPT_ITEMS_MAX: usize = 1024;
 
 /// A loop turn's worth of what one client core passes to the pipeline, in order.
 #[derive(Debug, Default)]
@@ -24,14 +24,40 @@ pub struct ToPipeline {
     /// The bodies of the writes.
     pub bytes: Vec<u8>,
     pub items: Vec<Item>,
+    /// An outbox that the core is done with comes back for its memory, as batches do
+    /// ([`Emptied`]): so a turn's messages need no allocation.
+    pub emptied: Outbox,
+}
+
+/// What is left of a batch, on its way back to the core that filled it.
+#[derive(Debug, Default)]
+pub struct Emptied {
+    bytes: Vec<u8>,
+    items: Vec<Item>,
 }
 
 impl ToPipeline {
-    /// Takes everything out, and leaves room for as much again: a turn is mostly like the last.
-    pub fn take(&mut self) -> ToPipeline {
-        let bytes = Vec::with_capacity(self.bytes.len().min(LIKE_THE_LAST_BYTES_MAX));
-        let items = Vec::with_capacity(self.items.len().min(LIKE_THE_LAST_ITEMS_MAX));
-        mem::replace(self, ToPipeline { bytes, items })
+    /// Takes everything out, and goes on with what is left of an earlier batch.
+    pub fn take(&mut self, Emptied { bytes, items }: Emptied) -> ToPipeline {
+        mem::replace(self, ToPipeline { bytes, items, emptied: Outbox::default() })
+    }
+
+    /// What is left when everything was taken in.
+    pub fn into_emptied(self) -> Emptied {
+        let ToPipeline { mut bytes, mut items, .. } = self;
+        if bytes.capacity() > KEPT_BYTES_MAX || items.capacity() > KEPT_ITEMS_MAX {
+            return Emptied::default();
+        }
+        bytes.clear();
+        items.clear();
+        Emptied { bytes, items }
+    }
+}
+
+impl Emptied {
+    /// Whether there is no memory in it.
+    pub fn is_nothing(&self) -> bool {
+        self.items.capacity() == 0
     }
 }
 
@@ -63,7 +89,7 @@ pub enum Item {
 #[derive(Debug)]
 pub enum ToClients {
     /// Transactions are durable: the replies to this core's connections, and all events.
-    Published { through: Zxid, outbox: Outbox, events: Arc<[Event]> },
+    Published { through: Zxid, outbox: Outbox, events: Arc<Vec<Event>>, emptied: Emptied },
     /// What waited for no commit; never that the tree is replaced.
     Notice(Notice),
     /// Everything from before this start of an epoch has been told: a client that has seen it, at

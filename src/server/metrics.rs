@@ -11,6 +11,10 @@ use crate::server::report::{
 use crate::server::stages::{Stage, StageReport};
 use crate::server::summary::{Percentiles, Sizes, Summary};
 
+/// The percentiles of an advanced summary that `mntr` gives, and what their names begin with.
+pub const QUANTILES: [(&str, f64); 4] =
+    [("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("p999", 0.999)];
+
 /// A metric's value, with what it means to sum or to rate it.
 #[derive(Clone, Copy, Debug)]
 pub enum Value<'a> {

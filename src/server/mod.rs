@@ -39,6 +39,8 @@ pub mod snapshots;
 pub mod answering;
 pub mod background;
 
+pub mod http;
+
 pub mod peers;
 
 pub mod keeper;

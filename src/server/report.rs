@@ -14,6 +14,8 @@ use std::net::SocketAddr;
 use crate::server::four_letter::Word;
 use crate::server::stages::StageReport;
 use crate::server::summary::{Percentiles, Sizes, Summary};
+use crate::wire::acl::Acl;
+use crate::wire::membership::Membership;
 use crate::wire::opcode::OpCode;
 use crate::zxid::Zxid;
 
@@ -21,6 +23,8 @@ use crate::zxid::Zxid;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Question {
     pub word: Word,
+    /// Asked over HTTP, where some answers say more than the words'.
+    pub is_http: bool,
 }
 
 impl Question {
@@ -51,12 +55,18 @@ impl Question {
 
     /// Whether the directories' sizes are read, which somebody must add up from the files.
     pub const fn wants_directory_sizes(self) -> bool {
-        matches!(self.word, Word::Conf | Word::Dirs)
+        let is_told = matches!(self.word, Word::Conf | Word::Dirs);
+        is_told || self.is_http && matches!(self.word, Word::Srvr | Word::Stat)
     }
 
     /// Whether the stages' histograms are read: 240 KiB a core, so only copied on demand.
     pub const fn wants_stages(self) -> bool {
         matches!(self.word, Word::Mntr)
+    }
+
+    /// Whether [`ServerReport::root_acl`] is read: by who asks whether he may ask for more.
+    pub const fn wants_root_acl(self) -> bool {
+        self.is_http && matches!(self.word, Word::Ruok)
     }
 
     /// Whether the server's counters start again (`srst`): each core calls its `reset`.
@@ -349,6 +359,8 @@ pub struct LogCounters {
     pub bytes: u64,
     /// Transactions in a batch.
     pub batch_txns: Summary,
+    /// Batches that took longer than `fsync.warningthresholdms`.
+    pub slow_syncs: u64,
     /// From handing a batch to the kernel to its being durable, in milliseconds.
     pub sync_ms: Percentiles,
 }
@@ -380,6 +392,14 @@ pub struct EnsembleReport {
     pub commits_received: u64,
     /// Only while leading.
     pub leading: Option<LeaderReport>,
+    pub my_id: i64,
+    /// The server that leads, or is elected to.
+    pub leader: Option<i64>,
+    /// What the server does, in the words of Zab's phases (`ZabState`).
+    pub phase: &'static str,
+    pub members: Membership,
+    /// The observers that are in step, on the leader.
+    pub observers: Vec<i64>,
 }
 
 /// What only a leader knows.
@@ -461,6 +481,10 @@ pub struct ServerReport {
     pub data_dir_size: u64,
     /// Bytes of the files in the log's directory; likewise.
     pub log_dir_size: u64,
+    /// The version that the newest snapshot on this server's disk is of.
+    pub last_snapshot: Zxid,
+    /// When it was finished, in seconds since 1970; only over HTTP.
+    pub last_snapshot_wall_seconds: Option<i64>,
     pub started_wall_ms: i64,
     pub uptime_ms: u64,
     /// What `envi` shows, by Java's names (`host.name`, `os.name`, …); Apache's missing ones are
@@ -482,6 +506,9 @@ pub struct ServerReport {
     /// The tree's digest every so many transactions, oldest first; only where
     /// [`Question::wants_digests`].
     pub digests: Vec<(Zxid, u64)>,
+    /// Who may do what with the root; `None` where it is open to all. Only where
+    /// [`Question::wants_root_acl`].
+    pub root_acl: Option<Vec<Acl>>,
     /// The tree's digest at `last_zxid`.
     pub tree_digest: u64,
     /// The trace mask: a number that `stmk` stores and `gtmk` shows.
@@ -582,7 +609,7 @@ mod tests {
                 assert!(rows.iter().eq(part.iter().copied()));
                 report.watches.push(rows);
             }
-            report.sort_watches(Question { word });
+            report.sort_watches(Question { word, is_http: false });
             report
         };
         let (a, b) = ("/a".to_owned(), "/b".to_owned());

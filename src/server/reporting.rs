@@ -11,8 +11,8 @@ use crate::server::answering::AnswerJob;
 use crate::server::four_letter::Word;
 use crate::server::questions::Asked;
 use crate::server::report::{
-    ConfReport, EnsembleConf, EnsembleReport, LeaderReport, LogCounters, Mode, PipelineCounters,
-    ServerReport, SessionReport,
+    ClientReport, ConfReport, EnsembleConf, EnsembleReport, LeaderReport, LogCounters, Mode,
+    PipelineCounters, Question, ServerReport, SessionReport,
 };
 use crate::server::summary::{Sizes, SizesSeen};
 use crate::server::word::wall_at;
@@ -25,27 +25,26 @@ use crate::zab::{LearnerStatus, Zab};
 impl PipelineCore {
     /// The answer to a question, with every core's part, to be written out elsewhere.
     pub(super) fn answer_job(&mut self, asked: Asked) -> AnswerJob {
-        let Asked { core, connection, question, .. } = asked;
+        let question = asked.question;
         let writer = self.replica.pipeline().writer();
         let owners = match question.wants_sessions() {
             true => writer.owners().map(|(session, _)| session).collect(),
             false => Vec::new(),
         };
         let tree = Arc::clone(writer.tree());
-        let report = Box::new(self.report(asked));
-        AnswerJob { core, connection, question, report, owners, tree }
+        let report = Box::new(self.report(question, asked.reports));
+        AnswerJob { asker: asked.asker, question, report, owners, tree }
     }
 
     /// What the cores know; the kernel and the files are not asked.
-    fn report(&mut self, asked: Asked) -> ServerReport {
-        let question = asked.question;
+    fn report(&mut self, question: Question, clients: Vec<ClientReport>) -> ServerReport {
         if let Word::Stmk { mask } = question.word {
             self.trace_mask = mask;
         }
         let totals = self.replica.pipeline().writer().totals();
         let mut report = ServerReport {
             serving: self.is_serving(),
-            clients: asked.reports,
+            clients,
             mode: self.mode(),
             last_zxid: self.last_zxid(),
             node_count: usize::try_from(totals.node_count).unwrap_or(usize::MAX),
@@ -53,6 +52,7 @@ impl PipelineCore {
             ephemerals_count: usize::try_from(totals.ephemeral_count).unwrap_or(usize::MAX),
             local_sessions: self.replica.pipeline().local_session_count(),
             global_sessions: self.replica.pipeline().sessions().count(),
+            last_snapshot: self.snapshots.last(),
             started_wall_ms: wall_at(self.started, self.now, self.wall),
             uptime_ms: u64::try_from(self.now.since(self.started).as_millis()).unwrap_or(u64::MAX),
             conf: self.conf(),
@@ -61,6 +61,7 @@ impl PipelineCore {
                 writes: self.disk.writes,
                 bytes: self.disk.bytes,
                 batch_txns: self.disk.batch_txns,
+                slow_syncs: self.disk.slow_syncs,
                 sync_ms: self.disk.sync_ms.clone(),
             },
             startup: Some(self.startup),
@@ -134,6 +135,11 @@ impl PipelineCore {
             proposals_received: stats.proposals_received,
             commits_received: stats.commits_received,
             leading: is_leading.then(|| self.leader_report(zab)),
+            my_id: zab.ensemble().me.0,
+            leader: zab.leader().map(|leader| leader.0),
+            phase: phase(zab),
+            members: self.member.as_ref().map(|it| it.membership.clone()).unwrap_or_default(),
+            observers: observers(zab),
         }
     }
 
@@ -198,6 +204,21 @@ impl PipelineCore {
         }
         reports
     }
+}
+
+/// The phase of Zab, in Apache's words (`QuorumPeer.ZabState`).
+fn phase(zab: &Zab) -> &'static str {
+    match (zab.role(), zab.leader()) {
+        (Role::Leading { .. } | Role::Following { .. } | Role::Observing { .. }, _) => "broadcast",
+        (Role::Looking, None) => "election",
+        (Role::Looking, Some(_)) if zab.epoch().is_none() => "discovery",
+        (Role::Looking, Some(_)) => "synchronization",
+    }
+}
+
+fn observers(zab: &Zab) -> Vec<i64> {
+    let in_step = zab.learners().filter(|it| it.is_synced && it.is_observer);
+    in_step.map(|it| it.server.0).collect()
 }
 
 fn sizes_seen(bytes: Option<ProposalBytes>) -> Option<SizesSeen> {

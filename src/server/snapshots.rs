@@ -1,10 +1,15 @@
 //! When a snapshot is due, and which versions the tree must keep for it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+
+use tokio::sync::oneshot;
 
 use crate::pipeline::Pipeline;
 use crate::server::background::{SnapshotDone, SnapshotJob};
 use crate::server::summary::Summary;
+use crate::snapshot::SnapshotError;
+use crate::snapshot::backup::Backup;
 use crate::zxid::Zxid;
 
 /// Decides when the next snapshot is taken. At most one is under way.
@@ -20,6 +25,8 @@ pub struct Snapshots {
     /// The one whose version is not committed or not durable, and how often the pipeline had taken
     /// something back when it was fixed.
     waiting: Option<(u64, SnapshotJob)>,
+    /// Somebody wants a snapshot for himself.
+    backups: VecDeque<oneshot::Sender<Result<Backup, SnapshotError>>>,
     held: Vec<Zxid>,
     released: bool,
     /// From a job's start to its end.
@@ -38,6 +45,7 @@ impl Snapshots {
             due: (0, 0),
             last,
             waiting: None,
+            backups: VecDeque::new(),
             held: Vec::new(),
             released: false,
             durations_ms: Summary::default(),
@@ -72,9 +80,13 @@ impl Snapshots {
             self.released = true;
         }
         let txns = pipeline.stats().txns;
-        let is_due = txns >= self.due.0 || log_bytes >= self.due.1;
-        if is_due && self.held.is_empty() && pipeline.prepared() > self.last {
-            self.plan(txns, log_bytes);
+        let is_due =
+            (txns >= self.due.0 || log_bytes >= self.due.1) && pipeline.prepared() > self.last;
+        if self.held.is_empty() && (is_due || !self.backups.is_empty()) {
+            let backup = self.backups.pop_front();
+            if backup.is_none() {
+                self.plan(txns, log_bytes);
+            }
             let zxid = pipeline.prepared();
             self.held.push(zxid);
             let job = SnapshotJob {
@@ -82,6 +94,7 @@ impl Snapshots {
                 zxid,
                 digest: pipeline.writer().digest(),
                 sessions: pipeline.sessions().iter().collect(),
+                backup,
             };
             self.waiting = Some((rewinds, job));
         }
@@ -107,6 +120,18 @@ impl Snapshots {
                 None
             }
         }
+    }
+
+    /// Somebody wants a snapshot for himself; he is told when it is written. Where its version
+    /// turns out never to have been committed he hears nothing more.
+    pub fn want_backup(&mut self, reply: oneshot::Sender<Result<Backup, SnapshotError>>) {
+        self.backups.push_back(reply);
+    }
+
+    /// A backup is done.
+    pub fn handle_backed_up(&mut self) {
+        self.held.clear();
+        self.released = true;
     }
 
     /// The state was replaced by a snapshot of `zxid`, which is on disk.

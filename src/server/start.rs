@@ -23,11 +23,12 @@ use crate::pipeline::session::Sessions;
 use crate::pipeline::{Modes, Pipeline, Settings};
 use crate::replica::Replica;
 use crate::server::admission::Admission;
-use crate::server::background::{self, SnapshotSettings};
+use crate::server::background::{self, Asking, SnapshotSettings};
 use crate::server::client::{ClientConfig, ClientCore, Limits, Links};
 use crate::server::core::{CoreFault, Roles};
 use crate::server::disk::Disk;
 use crate::server::ensemble;
+use crate::server::http::{self, HttpError};
 use crate::server::mesh::link;
 use crate::server::overload::{Bounds, Overload};
 use crate::server::peers::listen::ListenError;
@@ -55,6 +56,8 @@ pub enum ServerError {
     SmallFile(#[from] FileError),
     #[error("the ports for the other servers: {0}")]
     Peers(#[from] ListenError),
+    #[error(transparent)]
+    Http(#[from] HttpError),
     #[error(transparent)]
     Recover(#[from] RecoverError),
     #[error("the log's volume cannot be probed: {0}")]
@@ -118,10 +121,12 @@ pub fn run(config: Config) -> Result<(), ServerError> {
     let plan = plan(&online, config.cores);
     tracing::info!("{plan}");
     let (address, listeners) = listen(&config, plan.client_count)?;
+    let http = http::bind(&config)?;
     let ended = Arc::new(AtomicBool::new(false));
     let started = start_executors(&plan, &ended)?;
     let serve = Serve { config: &config, plan: &plan, started: &started, address, begun };
-    let background = assemble(serve, held, writer, listeners, &stop)?;
+    let (background, asking) = assemble(serve, held, writer, listeners, &stop)?;
+    http::start(http, asking, Arc::clone(&config), auth(&config))?;
     let word = if config.ensemble.distributed { "listening" } else { "serving" };
     let took_ms = (clock::now() - begun).as_millis();
     tracing::info!("{word} on {address}, {took_ms} ms after the start");
@@ -313,7 +318,7 @@ fn assemble(
     writer: WriterKind,
     listeners: Vec<OwnedFd>,
     stop: &Arc<AtomicBool>,
-) -> Result<[Core<()>; 3], ServerError> {
+) -> Result<([Core<()>; 3], Asking), ServerError> {
     let Serve { config, plan, started, address, begun } = serve;
     let now = clock::now();
     let Held { mut recovered, member } = held;
@@ -329,6 +334,7 @@ fn assemble(
     let pipeline_waker = &started[pipeline_at].waker;
     let (background, background_cores) =
         background::start(log_dir(config), snapshot_settings(config), pipeline_waker.clone())?;
+    let asking = background.asking.clone();
     let (ends, client_cores) = client_cores(&serve, &tree, version)?;
 
     let mut sessions = Sessions::new(
@@ -373,7 +379,7 @@ fn assemble(
     );
 
     hand_out(&serve, pipeline_core, client_cores, listeners, stop);
-    Ok(background_cores)
+    Ok((background_cores, asking))
 }
 
 /// The client cores, and the pipeline's ends of the links with them.

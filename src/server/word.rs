@@ -39,7 +39,7 @@ impl ClientCore {
             self.close(token, "telnet was interrupted");
         } else if self.words.is_enabled(word) {
             connection.phase = Phase::Attaching;
-            let question = Question { word };
+            let question = Question { word, is_http: false };
             self.batch.items.push(Item::Ask { connection: token, question });
         } else {
             connection.out.extend_from_slice(refusal(word).as_bytes());

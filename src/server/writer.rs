@@ -23,9 +23,9 @@ use crate::server::background::{Background, Done, SegmentJob};
 use crate::server::disk::Disk;
 use crate::server::member::Member;
 use crate::server::mesh::{Receiver, Sender};
-use crate::server::message::{Item, ToClients, ToPipeline};
-use crate::server::questions::Questions;
-use crate::server::report::StartupReport;
+use crate::server::message::{Emptied, Item, ToClients, ToPipeline};
+use crate::server::questions::{Asker, Questions};
+use crate::server::report::{Question, StartupReport};
 use crate::server::snapshots::Snapshots;
 use crate::server::stages::{Stage, Stages};
 use crate::server::summary::Summary;
@@ -61,6 +61,8 @@ pub struct ClientEnd {
     pub version: Arc<AtomicI64>,
     /// What its queue had no room for. While there is something here nothing more is taken in.
     backlog: VecDeque<ToClients>,
+    /// What is left of the last batch, to go back.
+    emptied: Emptied,
 }
 
 impl ClientEnd {
@@ -70,7 +72,7 @@ impl ClientEnd {
         to: Sender<ToClients>,
         version: Arc<AtomicI64>,
     ) -> ClientEnd {
-        ClientEnd { from, to, version, backlog: VecDeque::new() }
+        ClientEnd { from, to, version, backlog: VecDeque::new(), emptied: Emptied::default() }
     }
 
     pub(super) fn send(&mut self, message: ToClients) {
@@ -96,6 +98,10 @@ impl ClientEnd {
         }
     }
 }
+
+/// A member that has so much more in memory than its disk has taken, in bytes, leaves the ensemble
+/// until the disk has: some hundred groups, seconds of a slow disk's work.
+const STAGED_BYTES_MAX: usize = 64 << 20;
 
 /// How far the core is in stopping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +137,8 @@ pub struct PipelineCore {
     txn_bytes_max: usize,
     /// Whether the volume had no space for the log's next segment.
     is_full: bool,
+    /// Whether a leadership was given up since the volume was last seen to have space.
+    has_stood_back: bool,
     stopping: Stopping,
     /// What the log was told last.
     is_read_only: bool,
@@ -186,6 +194,7 @@ impl PipelineCore {
             stages: Stages::new(),
             elections_ms: Summary::default(),
             is_full: false,
+            has_stood_back: false,
             stopping: Stopping::No,
             is_read_only: false,
             published,
@@ -257,19 +266,25 @@ impl PipelineCore {
             self.replica.handle_timeout(self.now, self.wall);
         }
         self.perform_all();
+        self.watch_disk();
         self.advance_turn()?;
         self.publish();
         let publishing = clock::now();
         self.note(Stage::Publish, taken, publishing, self.answered as u64);
-        self.append(ring);
+        self.append(ring)?;
         self.note(Stage::Append, publishing, clock::now(), prepared);
         self.publish();
         self.take_snapshot();
-        self.finish_peers(ring);
         for client in &mut self.clients {
             client.to.flush();
         }
         Ok(())
+    }
+
+    /// Sends other servers what is left: to be called behind the turn, and behind the replies to
+    /// clients of the same executor.
+    pub fn finish_turn(&mut self, ring: &mut Ring) {
+        self.finish_peers(ring);
     }
 
     /// Notes how long a stage took, for each of its `count` requests.
@@ -284,6 +299,7 @@ impl PipelineCore {
         while let Ok(done) = self.background.done.try_recv() {
             match done {
                 Done::Prepared(Ok(segment)) => {
+                    self.has_stood_back = false;
                     if std::mem::take(&mut self.is_full) {
                         tracing::warn!("the log's volume has space again: writes are taken");
                     }
@@ -299,6 +315,9 @@ impl PipelineCore {
                     let reported = ToClients::Reported { connection, chunks };
                     self.clients[usize::from(core)].send(reported);
                 }
+                Done::BackupWanted(reply) => self.snapshots.want_backup(reply),
+                Done::BackedUp => self.snapshots.handle_backed_up(),
+                Done::Asked(question, reply) => self.ask(Asker::Http(reply), question),
                 Done::Snapshot(done) => {
                     if let Some(oldest) = self.snapshots.handle_done(done) {
                         // The oldest snapshot that is kept holds what is up to its zxid.
@@ -339,6 +358,25 @@ impl PipelineCore {
         })
     }
 
+    /// A member stands back where its disk holds the others up or its memory would grow without
+    /// bound; a leader also where there is no room for what clients write, once: where no other has
+    /// room either, the next leader refuses writes, and the rest goes on.
+    fn watch_disk(&mut self) {
+        if self.member.is_none() {
+            return;
+        }
+        let is_behind = self.disk.log.staged_bytes() > STAGED_BYTES_MAX;
+        let lacks_room = self.is_full
+            && !self.has_stood_back
+            && matches!(self.replica.role(), Role::Leading { .. })
+            && self.room() != Some(Room::Plenty);
+        if is_behind || lacks_room {
+            self.has_stood_back |= lacks_room;
+            self.replica.stand_back(self.now);
+            self.perform_all();
+        }
+    }
+
     fn take_batches(&mut self) {
         for index in 0..self.clients.len() {
             for _ in 0..BATCHES_PER_TURN {
@@ -359,9 +397,10 @@ impl PipelineCore {
         }
     }
 
-    fn take_batch(&mut self, index: usize, batch: ToPipeline) {
+    fn take_batch(&mut self, index: usize, mut batch: ToPipeline) {
         let core = u16::try_from(index).expect("client cores are few");
-        for item in batch.items {
+        self.replica.handle_emptied(std::mem::take(&mut batch.emptied));
+        for item in batch.items.drain(..) {
             match item {
                 Item::Write { connection, session, xid, op, body, ids } => {
                     let client = Client { core, connection: connection.0 };
@@ -377,14 +416,12 @@ impl PipelineCore {
                 }
                 Item::Touch { session } => self.replica.handle_touch(self.now, session),
                 Item::Ask { connection, question } => {
-                    let number = self.questions.ask(core, connection, question, self.clients.len());
-                    for client in &mut self.clients {
-                        client.send(ToClients::Report { number, question });
-                    }
+                    self.ask(Asker::Connection { core, connection }, question);
                 }
                 Item::Answer { number, report } => self.take_answer(number, *report),
             }
         }
+        self.clients[index].emptied = batch.into_emptied();
     }
 
     /// Stages what was prepared.
@@ -400,22 +437,25 @@ impl PipelineCore {
     }
 
     /// Starts the next write, with all that was prepared meanwhile.
-    fn append(&mut self, ring: &mut Ring) {
+    fn append(&mut self, ring: &mut Ring) -> Result<(), LogError> {
         self.hand_to_log();
         let is_alone = self.replica.is_alone();
         if !is_alone {
             self.replica.handle_appended();
+            // Other servers' disks are to work while this one's does.
+            self.send_to_peers(ring);
         }
         if self.is_gathering() {
-            return;
+            return Ok(());
         }
         if !is_alone {
             self.disk.log.set_committed(self.replica.pipeline().committed());
         }
-        let is_started = self.disk.start(ring, self.now);
+        let is_started = self.disk.start(ring, self.now)?;
         if is_alone && (is_started || self.disk.log.is_idle()) {
             self.replica.handle_appended();
         }
+        Ok(())
     }
 
     /// Whether the next write waits for one turn: the last one has just answered several clients,
@@ -428,14 +468,16 @@ impl PipelineCore {
     }
 
     fn publish(&mut self) {
-        while let Some(published) = self.replica.poll_published() {
+        while let Some(mut published) = self.replica.poll_published() {
             self.published = published.through;
             self.answered += published.outboxes.iter().map(|it| it.replies.len()).sum::<usize>();
-            for (client, outbox) in self.clients.iter_mut().zip(published.outboxes) {
+            for (client, outbox) in self.clients.iter_mut().zip(published.outboxes.drain(..)) {
                 let events = Arc::clone(&published.events);
                 let through = published.through;
-                client.send(ToClients::Published { through, outbox, events });
+                let emptied = std::mem::take(&mut client.emptied);
+                client.send(ToClients::Published { through, outbox, events, emptied });
             }
+            self.replica.handle_told(published);
         }
         if self.replica.pipeline().is_read_only() != self.is_read_only {
             self.is_read_only = !self.is_read_only;
@@ -493,6 +535,14 @@ impl PipelineCore {
             self.disk.bytes,
         ) {
             self.background.snapshots.send(job).expect("the background ends after the pipeline");
+        }
+    }
+
+    /// Asks every client core for its part of an answer.
+    fn ask(&mut self, asker: Asker, question: Question) {
+        let number = self.questions.ask(asker, question, self.clients.len());
+        for client in &mut self.clients {
+            client.send(ToClients::Report { number, question });
         }
     }
 

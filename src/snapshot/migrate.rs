@@ -30,6 +30,13 @@ pub enum MigrateError {
     /// There is nothing to be moved.
     #[error("there is no snapshot in {}", dir.display())]
     NoSnapshot { dir: PathBuf },
+    /// The log, or a part of it, is somewhere else.
+    #[error(
+        "no log in {} reaches the snapshot of zxid {snapshot}: --java-log says where Apache's \
+         dataLogDir is; --snapshot-alone takes the snapshot for all there is, as a backup is",
+        dir.display()
+    )]
+    NoLog { dir: PathBuf, snapshot: Zxid },
     /// The target has data of its own.
     #[error("{} holds data already", dir.display())]
     NotEmpty { dir: PathBuf },
@@ -65,6 +72,9 @@ pub struct ImportOptions {
     pub log: Options,
     /// Whether digests that contradict the tree end the import.
     pub check_digest: bool,
+    /// Whether a snapshot without a log that reaches it is all there is: a backup. A server's own
+    /// directory has such a log, and where it is somewhere else acknowledged writes would be lost.
+    pub snapshot_alone: bool,
 }
 
 /// What was imported.
@@ -80,21 +90,18 @@ pub struct Imported {
     pub replayed: u64,
     /// How many digests of transactions were compared, all equal unless that was not asked for.
     pub digests_checked: u64,
-    /// Whether our log holds the newest transaction. If not, because Apache's logs do not, our
-    /// server refuses to start until it is told that the log is missing with good reason.
-    pub log_begun: bool,
     /// Znodes whose access control list Apache's snapshot did not hold (`java::Fuzzy`).
     pub unknown_lists: u64,
     /// Snapshots that are not sound.
     pub skipped: Vec<Skipped>,
 }
 
-/// Imports Apache's data in `java` into the empty directories `ours`.
+/// Imports Apache's data in `theirs` into the empty directories `ours`.
 ///
 /// # Errors
 /// Nothing is written to `ours` unless all was read and fits together.
 pub fn import(
-    java: Places<'_>,
+    theirs: Places<'_>,
     ours: Places<'_>,
     options: &ImportOptions,
 ) -> Result<Imported, MigrateError> {
@@ -108,13 +115,13 @@ pub fn import(
     if log.last() != Zxid::ZERO {
         return Err(MigrateError::NotEmpty { dir: ours.log.to_owned() });
     }
-    let (fuzzy, skipped) = newest(java.data, &options.load)?;
+    let (fuzzy, skipped) = newest(theirs.data, &options.load)?;
     let Fuzzy { writer, sessions, digest, unknown_lists } = fuzzy;
     let mut replaying = Replaying::new(writer, sessions);
     replaying.writer.set_replay(Replay::Fuzzy);
     let digests_from = digest.map(|(zxid, _)| zxid);
     let mut newest = None;
-    for path in java_log::logs_after(java.log, replaying.writer.last_zxid())? {
+    for path in java_log::logs_after(theirs.log, replaying.writer.last_zxid())? {
         let Some(mut log) = LogReader::open(path)? else { continue };
         while let Some(payload) = log.next_payload()? {
             let zxid = zxid_of(payload);
@@ -138,21 +145,15 @@ pub fn import(
     let Replaying { writer, sessions, replayed, digests_checked } = replaying;
     let (zxid, digest) = (writer.last_zxid(), writer.digest());
     let sessions: Vec<(i64, i32)> = sessions.into_iter().collect();
-    if let Some(payload) = &newest {
-        begin_log(ours.log, log, zxid, payload)?;
+    if newest.is_none() && !options.snapshot_alone {
+        return Err(MigrateError::NoLog {
+            dir: theirs.log.join(java::VERSION_DIR),
+            snapshot: zxid,
+        });
     }
+    begin_log(ours.log, log, zxid, newest.as_deref())?;
     let figures = write::write_at(ours.data, writer.tree(), zxid, digest, &sessions, Pace::Full)?;
-    let log_begun = newest.is_some();
-    Ok(Imported {
-        zxid,
-        digest,
-        figures,
-        replayed,
-        digests_checked,
-        log_begun,
-        unknown_lists,
-        skipped,
-    })
+    Ok(Imported { zxid, digest, figures, replayed, digests_checked, unknown_lists, skipped })
 }
 
 /// Apache's newest snapshot that is sound.
@@ -224,17 +225,23 @@ impl Replaying {
     }
 }
 
-/// Makes `payload`, the transaction at `zxid`, the first one of the new log in `dir`.
+/// Makes `payload`, the transaction at `zxid`, the first one of the new log in `dir`. Without one
+/// (a snapshot alone, as a backup is) the log says that it goes on after `zxid`.
 fn begin_log(
     dir: &Path,
     log: recover::Recovered,
     zxid: Zxid,
-    payload: &[u8],
+    payload: Option<&[u8]>,
 ) -> Result<(), LogError> {
     let mut log = log.into_log(WriterKind::Mmap)?;
-    log.reset_after(Zxid::from_raw(zxid.raw() - 1));
-    log.append(zxid, payload);
-    while log.durable() < zxid {
+    match payload {
+        Some(payload) => {
+            log.reset_after(Zxid::from_raw(zxid.raw() - 1));
+            log.append(zxid, payload);
+        }
+        None => log.begin_after(zxid),
+    }
+    while !log.is_idle() {
         while let Some(request) = log.wanted_segment(crate::time::Time::default()) {
             log.offer_segment(segment::prepare(dir, request)?);
         }

@@ -61,6 +61,9 @@ mod java_stream;
 #[expect(clippy::disallowed_types, reason = "snapshots are files")]
 pub mod java;
 
+#[expect(clippy::disallowed_types, reason = "a backup is a file")]
+pub mod backup;
+
 #[expect(clippy::disallowed_types, reason = "logs are files")]
 pub mod java_log;
 

@@ -3,6 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
+
 use crate::wire::acl::{Acl, EncodedAcl};
 use crate::zxid::Zxid;
 
@@ -54,7 +56,8 @@ impl Acls {
 pub struct AclInterner {
     shared: Arc<Acls>,
     by_bytes: HashMap<Arc<[u8]>, AclId>,
-    uses: HashMap<AclId, Use>,
+    /// Ids are numbered here, so nobody can choose colliding ones.
+    uses: HashMap<AclId, Use, FixedState>,
     next: u32,
     /// Lists that fell out of use, and by which transaction, oldest first.
     unused: VecDeque<(AclId, Zxid)>,
@@ -80,7 +83,7 @@ impl AclInterner {
         let mut interner = AclInterner {
             shared: Arc::new(Acls { lists }),
             by_bytes: HashMap::new(),
-            uses: HashMap::new(),
+            uses: HashMap::default(),
             next: 0,
             unused: VecDeque::new(),
         };
@@ -97,6 +100,9 @@ impl AclInterner {
 
     /// The id of `acl`, a new one if need be. It counts no use.
     pub fn intern(&mut self, acl: &EncodedAcl<'_>) -> AclId {
+        if acl.is_open() && self.next > 0 {
+            return AclId::OPEN;
+        }
         let bytes = match acl.as_bytes() {
             // A null list is the open one (`ReferenceCountedACLCache.java`).
             [0xff, 0xff, 0xff, 0xff] => EncodedAcl::OPEN.as_bytes().to_vec(),

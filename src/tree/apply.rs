@@ -43,10 +43,10 @@ impl Writer {
         let path = create.path;
         let exists = || TreeError::NodeExists { path: path.to_owned() };
         let Some((parent_path, name)) = path::split(path) else { return Err(exists()) };
-        let Some(parent) = self.live(parent_path) else {
+        let Some(parent) = self.find_live(parent_path) else {
             return self.unfit(TreeError::NoParent { path: path.to_owned() });
         };
-        let old = self.newest(path);
+        let old = self.find_newest(path);
         if let Some(existing) = old.as_ref().filter(|old| !old.is_tombstone()) {
             self.unfit(exists())?;
             self.create_again(&parent, existing.clone(), create);
@@ -71,7 +71,7 @@ impl Writer {
         };
         let older = self.link_to(old.as_ref());
         let parts = Parts { path, data: create.data, meta, children: Children::EMPTY, older };
-        let child = RecordRef::new(parts, &mut self.scratch);
+        let child = RecordRef::new(parts, &mut self.spares);
         self.put(old, child.clone());
         let mut children = parent.children().clone();
         children.insert(name);
@@ -118,13 +118,13 @@ impl Writer {
     /// Puts a record of the same path and data as `old` in its place.
     fn put_with(&mut self, old: &RecordRef, meta: Meta, children: Children) {
         let older = self.link_to(Some(old));
-        let new = old.with(meta, children, older, &mut self.scratch);
+        let new = old.with(meta, children, older, &mut self.spares);
         self.put(Some(old.clone()), new);
     }
 
     fn delete(&mut self, path: &str) -> Result<(), TreeError> {
         let (parent_path, name) = path::split(path).ok_or(TreeError::Root)?;
-        let Some(parent) = self.live(parent_path) else {
+        let Some(parent) = self.find_live(parent_path) else {
             return self.unfit(TreeError::NoParent { path: path.to_owned() });
         };
         let mut children = parent.children().clone();
@@ -132,7 +132,7 @@ impl Writer {
         let zxid = self.header().zxid;
         let pzxid = parent.meta().pzxid.max(zxid);
         let meta = Meta { zxid, pzxid, ..*parent.meta() };
-        let Some(node) = self.live(path) else {
+        let Some(node) = self.find_live(path) else {
             self.unfit(TreeError::NoNode { path: path.to_owned() })?;
             self.put_with(&parent, meta, children);
             return Ok(());
@@ -157,14 +157,14 @@ impl Writer {
 
     /// Puts a tombstone in the place of `node`.
     fn bury(&mut self, node: &RecordRef) {
-        let older = self.link_to(Some(node));
-        let tombstone = RecordRef::tombstone(node.path(), self.header().zxid, older);
+        let (zxid, older) = (self.header().zxid, self.link_to(Some(node)));
+        let tombstone = RecordRef::tombstone(node.path(), zxid, older, &mut self.spares);
         self.put(Some(node.clone()), tombstone);
     }
 
     fn set_data(&mut self, path: &str, data: Option<&[u8]>, version: i32) -> Result<(), TreeError> {
         let header = self.header();
-        let Some(old) = self.live(path) else {
+        let Some(old) = self.find_live(path) else {
             return self.unfit(TreeError::NoNode { path: path.to_owned() });
         };
         let meta = Meta {
@@ -174,29 +174,30 @@ impl Writer {
             version,
             ..*old.meta()
         };
-        let new = self.put_data(&old, meta, data);
+        let new = self.put_data(path, &old, meta, data);
         self.count_set(path, old.data(), data);
         self.event(EventKind::NodeDataChanged, &new);
         Ok(())
     }
 
-    /// Puts a record with other data in the place of `old`.
+    /// Puts a record with other data in the place of `old`, which is that of `path`.
     pub(super) fn put_data(
         &mut self,
+        path: &str,
         old: &RecordRef,
         meta: Meta,
         data: Option<&[u8]>,
     ) -> RecordRef {
         let older = self.link_to(Some(old));
-        let parts = Parts { path: old.path(), data, meta, children: old.children().clone(), older };
-        let new = RecordRef::new(parts, &mut self.scratch);
+        let parts = Parts { path, data, meta, children: old.children().clone(), older };
+        let new = RecordRef::new(parts, &mut self.spares);
         self.put(Some(old.clone()), new.clone());
         new
     }
 
     fn set_acl(&mut self, path: &str, acl: &EncodedAcl<'_>, version: i32) -> Result<(), TreeError> {
         let zxid = self.header().zxid;
-        let Some(old) = self.live(path) else {
+        let Some(old) = self.find_live(path) else {
             return self.unfit(TreeError::NoNode { path: path.to_owned() });
         };
         let acl = self.acls.intern(acl);
@@ -208,7 +209,7 @@ impl Writer {
     /// Notes that `session` owns the znode at `path`, or that it does not.
     fn set_owned(&mut self, session: i64, path: &str, owned: bool) {
         let key = session_path(session);
-        let old = self.newest(&key);
+        let old = self.find_newest(&key);
         let live = old.as_ref().filter(|old| !old.is_tombstone());
         let mut children = live.map_or(Children::EMPTY, |live| live.children().clone());
         match owned {
@@ -221,11 +222,11 @@ impl Writer {
     fn put_owned(&mut self, key: &str, old: Option<RecordRef>, children: Children) {
         let (zxid, older) = (self.header().zxid, self.link_to(old.as_ref()));
         let new = match children.is_empty() {
-            true => RecordRef::tombstone(key, zxid, older),
+            true => RecordRef::tombstone(key, zxid, older, &mut self.spares),
             false => {
                 let meta = Meta { zxid, ..Meta::default() };
                 let parts = Parts { path: key, data: None, meta, children, older };
-                RecordRef::new(parts, &mut self.scratch)
+                RecordRef::new(parts, &mut self.spares)
             }
         };
         self.put(old, new);
@@ -236,7 +237,7 @@ impl Writer {
     fn close_session(&mut self, listed: Option<&[&str]>) -> Result<(), TreeError> {
         let session = self.header().session;
         let key = session_path(session);
-        let old = self.newest(&key);
+        let old = self.find_newest(&key);
         let owned = old.as_ref().filter(|old| !old.is_tombstone());
         let owned = owned.map_or(Children::EMPTY, |owned| owned.children().clone());
         let listed = listed.unwrap_or_default();
@@ -246,12 +247,12 @@ impl Writer {
         for path in listed.iter().copied().chain(others) {
             // Apache warns of what is gone already, and goes on.
             let Some((parent_path, name)) = path::split(path) else { continue };
-            let Some(node) = self.live(path) else { continue };
+            let Some(node) = self.find_live(path) else { continue };
             if !node.children().is_empty() {
                 return Err(TreeError::NotEmpty { path: path.to_owned() });
             }
             if !parents.contains_key(parent_path) {
-                let parent = self.live(parent_path).expect("a znode has its parent");
+                let parent = self.find_live(parent_path).expect("a znode has its parent");
                 let children = parent.children().clone();
                 parents.insert(parent_path, (parent, children));
             }
@@ -272,7 +273,7 @@ impl Writer {
         let zxid = self.header().zxid;
         for (path, (_, children)) in parents {
             // Looked up again, because it may be a quota's statistics and counted meanwhile.
-            let parent = self.live(path).expect("a parent outlives its children");
+            let parent = self.find_live(path).expect("a parent outlives its children");
             let meta = Meta { zxid, pzxid: parent.meta().pzxid.max(zxid), ..*parent.meta() };
             self.put_with(&parent, meta, children);
         }

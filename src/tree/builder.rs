@@ -14,6 +14,7 @@ use crate::tree::digest;
 use crate::tree::effects::Totals;
 use crate::tree::quota::QuotaNode;
 use crate::tree::record::{Meta, Parts, RecordRef};
+use crate::tree::spares::Spares;
 use crate::tree::table::Hold;
 use crate::tree::view::session_path;
 use crate::tree::writer::{TreeConfig, Writer, data_size};
@@ -69,7 +70,10 @@ pub struct Builder {
 pub struct Part<'b> {
     builder: &'b Builder,
     hold: Hold<'b>,
+    /// A path in the making.
     scratch: Vec<u8>,
+    /// None, since nothing is replaced; records are put together there.
+    spares: Spares,
     sums: Sums,
 }
 
@@ -102,7 +106,13 @@ impl Builder {
     /// A share for the calling thread.
     pub fn part(&self) -> Part<'_> {
         let hold = self.writer.tree.table.hold();
-        Part { builder: self, hold, scratch: Vec::new(), sums: Sums::default() }
+        Part {
+            builder: self,
+            hold,
+            scratch: Vec::new(),
+            spares: Spares::default(),
+            sums: Sums::default(),
+        }
     }
 
     /// The writer of the tree, at `last_zxid`.
@@ -197,7 +207,7 @@ impl Builder {
             let path = &session_path(session);
             let meta = Meta::default();
             let parts = Parts { path, data: None, meta, children, older: None };
-            writer.tree.table.insert(RecordRef::new(parts, &mut writer.scratch), &hold);
+            writer.tree.table.insert(RecordRef::new(parts, &mut writer.spares), &hold);
         }
     }
 
@@ -211,8 +221,8 @@ impl Builder {
         }
         let mut children = parent.children().clone();
         children.insert("config");
-        let new = parent.with(*parent.meta(), children, None, &mut writer.scratch);
-        writer.tree.table.insert(new, &writer.tree.table.hold());
+        let new = parent.with(*parent.meta(), children, None, &mut writer.spares);
+        writer.replace(new);
         let meta = writer.config_meta();
         writer.put_initial("/zookeeper/config", &[], meta);
     }
@@ -240,7 +250,7 @@ impl Builder {
                 return Err(BuildError::Orphan { path });
             };
             let children = Children::from_sorted(names.into_iter()).expect("paths differ");
-            let new = parent.with(*parent.meta(), children, None, &mut writer.scratch);
+            let new = parent.with(*parent.meta(), children, None, &mut writer.spares);
             writer.tree.table.insert(new, &hold);
         }
         Ok(())
@@ -296,7 +306,7 @@ impl<'b> Part<'b> {
             return Err(BuildError::NoAcl { path: path.to_owned(), acl: meta.acl.0 });
         }
         let parts = Parts { path, data, meta, children, older: None };
-        let record = RecordRef::new(parts, &mut self.scratch);
+        let record = RecordRef::new(parts, &mut self.spares);
         let (sums, hash) = (&mut self.sums, table.hash(path.as_bytes()));
         match path {
             "/" => sums.has_root = true,

@@ -6,9 +6,9 @@
 //! leaf's copy is a `memcpy`, while an inner node's touches each child's count: leaves are large
 //! and inner nodes small.
 
-use triomphe::Arc;
+use triomphe::{Arc, ThinArc};
 
-use crate::tree::names::Names;
+use crate::tree::names::{self, Names};
 
 /// The most names of a leaf: with 12 bytes a name, a leaf's copy moves about 1 KiB.
 const LEAF_NAMES_MAX: usize = 64;
@@ -27,22 +27,59 @@ pub struct Children {
 
 #[derive(Clone)]
 enum Node {
-    Leaf(Arc<Names>),
-    Inner(Arc<Inner>),
+    Leaf(Names),
+    Inner(Inner),
 }
 
-/// `firsts` has one name for each child: not greater than any name in the child, and greater than
-/// every name in the child before. That of the first child is empty, below everything.
+/// One name for each child, and the children, in one allocation.
+///
+/// The name is not greater than any in the child, and greater than every one in the child before.
+/// That of the first child is empty, below everything.
 #[derive(Clone)]
-struct Inner {
-    firsts: Names,
-    nodes: Vec<Node>,
-}
+struct Inner(ThinArc<Names, Node>);
 
 impl Inner {
+    fn new(firsts: Names, nodes: Vec<Node>) -> Inner {
+        assert_eq!(firsts.len(), nodes.len());
+        Inner(ThinArc::from_header_and_iter(firsts, nodes.into_iter()))
+    }
+
+    fn firsts(&self) -> &Names {
+        &self.0.header.header
+    }
+
+    fn nodes(&self) -> &[Node] {
+        &self.0.slice
+    }
+
     /// The index of the child where `name` belongs.
     fn index_of(&self, name: &str) -> usize {
-        self.firsts.search(name).unwrap_or_else(|index| index - 1)
+        self.firsts().search(name).unwrap_or_else(|index| index - 1)
+    }
+
+    /// Changes a child in place; what others have of this node stays as it is.
+    fn change<T>(&mut self, index: usize, change: impl FnOnce(&mut Node) -> T) -> T {
+        if ThinArc::strong_count(&self.0) > 1 {
+            let nodes = self.nodes().iter().cloned();
+            self.0 = ThinArc::from_header_and_iter(self.firsts().clone(), nodes);
+        }
+        self.0.with_arc_mut(|inner| {
+            let inner = Arc::get_mut(inner).expect("nobody else has it");
+            change(&mut inner.slice_mut()[index])
+        })
+    }
+
+    /// Puts `nodes`, the first of which is that at `start` but for changes and begins with the same
+    /// name, in the place of `count` children; the others begin with `firsts`.
+    fn splice(&mut self, start: usize, count: usize, firsts: &[&str], nodes: Vec<Node>) {
+        let mut all: Vec<Node> = self.nodes().to_vec();
+        all.splice(start..start + count, nodes);
+        let mut names: Vec<&str> = self.firsts().iter().collect();
+        names.splice(start..start + count, firsts.iter().copied());
+        if let Some(first) = names.first_mut() {
+            *first = "";
+        }
+        *self = Inner::new(Names::from_sorted(&names), all);
     }
 }
 
@@ -77,7 +114,7 @@ impl Children {
         loop {
             match node {
                 Node::Leaf(names) => return names.search(name).is_ok(),
-                Node::Inner(inner) => node = &inner.nodes[inner.index_of(name)],
+                Node::Inner(inner) => node = &inner.nodes()[inner.index_of(name)],
             }
         }
     }
@@ -85,20 +122,15 @@ impl Children {
     /// Adds `name`; false if it was there.
     pub fn insert(&mut self, name: &str) -> bool {
         let Some(root) = &mut self.root else {
-            let mut names = Names::default();
-            names.insert(0, name);
-            *self = Children { root: Some(Node::Leaf(Arc::new(names))), count: 1 };
+            *self = Children { root: Some(Node::Leaf(Names::from_sorted(&[name]))), count: 1 };
             return true;
         };
         match insert(root, name) {
             Inserted::Present => return false,
             Inserted::Fits => {}
             Inserted::Split(first, upper) => {
-                let mut firsts = Names::default();
-                firsts.insert(0, "");
-                firsts.insert(1, &first);
-                let nodes = vec![root.clone(), upper];
-                *root = Node::Inner(Arc::new(Inner { firsts, nodes }));
+                let firsts = Names::from_sorted(&["", &first]);
+                *root = Node::Inner(Inner::new(firsts, vec![root.clone(), upper]));
             }
         }
         self.count += 1;
@@ -118,9 +150,9 @@ impl Children {
         };
         remove(root, name);
         while let Node::Inner(inner) = root
-            && inner.nodes.len() == 1
+            && let [only] = inner.nodes()
         {
-            *root = inner.nodes[0].clone();
+            *root = only.clone();
         }
         true
     }
@@ -130,29 +162,26 @@ impl Children {
     /// # Errors
     /// The first name that is not greater than the one before.
     pub fn from_sorted<'a>(names: impl Iterator<Item = &'a str>) -> Result<Children, &'a str> {
-        let mut leaves: Vec<Names> = Vec::new();
-        let (mut last, mut count) = (None, 0);
+        let mut level: Vec<(String, Node)> = Vec::new();
+        let mut leaf: Vec<&str> = Vec::new();
+        let (mut last, mut count, mut size) = (None, 0, 0);
         for name in names {
             if last.is_some_and(|last| last >= name) {
                 return Err(name);
             }
             last = Some(name);
             count += 1;
-            match leaves.last_mut().filter(|leaf| !is_full(leaf, name)) {
-                Some(leaf) => leaf.insert(leaf.len(), name),
-                None => {
-                    leaves.last_mut().into_iter().for_each(Names::shrink);
-                    let mut leaf = Names::default();
-                    leaf.insert(0, name);
-                    leaves.push(leaf);
-                }
+            if !leaf.is_empty() && is_full(leaf.len(), size, name) {
+                level.push(leaf_of(&leaf));
+                leaf.clear();
+                size = 0;
             }
+            leaf.push(name);
+            size += name.len();
         }
-        leaves.last_mut().into_iter().for_each(Names::shrink);
-        let mut level: Vec<(String, Node)> = leaves
-            .into_iter()
-            .map(|leaf| (leaf.name(0).to_owned(), Node::Leaf(Arc::new(leaf))))
-            .collect();
+        if !leaf.is_empty() {
+            level.push(leaf_of(&leaf));
+        }
         while level.len() > 1 {
             level = level.chunks(INNER_MAX).map(inner_of).collect();
         }
@@ -169,19 +198,20 @@ impl Children {
     }
 }
 
-fn inner_of(chunk: &[(String, Node)]) -> (String, Node) {
-    let mut firsts = Names::default();
-    for (index, (first, _)) in chunk.iter().enumerate() {
-        firsts.insert(index, if index == 0 { "" } else { first });
-    }
-    firsts.shrink();
-    let nodes = chunk.iter().map(|(_, node)| node.clone()).collect();
-    (chunk[0].0.clone(), Node::Inner(Arc::new(Inner { firsts, nodes })))
+fn leaf_of(names: &[&str]) -> (String, Node) {
+    (names[0].to_owned(), Node::Leaf(Names::from_sorted(names)))
 }
 
-/// Whether `name` makes the leaf too large.
-fn is_full(leaf: &Names, name: &str) -> bool {
-    leaf.len() == LEAF_NAMES_MAX || leaf.size() + name.len() > LEAF_BYTES_MAX
+fn inner_of(chunk: &[(String, Node)]) -> (String, Node) {
+    let mut firsts: Vec<&str> = chunk.iter().map(|(first, _)| first.as_str()).collect();
+    firsts[0] = "";
+    let nodes = chunk.iter().map(|(_, node)| node.clone()).collect();
+    (chunk[0].0.clone(), Node::Inner(Inner::new(Names::from_sorted(&firsts), nodes)))
+}
+
+/// Whether `name` makes a leaf of so many names and bytes too large.
+fn is_full(count: usize, size: usize, name: &str) -> bool {
+    count == LEAF_NAMES_MAX || size + name.len() > LEAF_BYTES_MAX
 }
 
 /// Where to split `len` entries of which the one at `index` is new: ascending insertions leave full
@@ -197,41 +227,43 @@ fn insert(node: &mut Node, name: &str) -> Inserted {
     }
 }
 
-fn insert_in_leaf(leaf: &mut Arc<Names>, name: &str) -> Inserted {
+fn insert_in_leaf(leaf: &mut Names, name: &str) -> Inserted {
     let Err(index) = leaf.search(name) else { return Inserted::Present };
-    if !is_full(leaf, name) || leaf.is_empty() {
-        Arc::make_mut(leaf).insert(index, name);
+    if !is_full(leaf.len(), leaf.size(), name) || leaf.is_empty() {
+        *leaf = leaf.with(index, name);
         return Inserted::Fits;
     }
     if index == leaf.len() {
         // Nothing of a full leaf moves, so nothing of it is copied.
-        let mut upper = Names::default();
-        upper.insert(0, name);
-        return Inserted::Split(name.to_owned(), Node::Leaf(Arc::new(upper)));
+        return Inserted::Split(name.to_owned(), Node::Leaf(Names::from_sorted(&[name])));
     }
-    let lower = Arc::make_mut(leaf);
-    lower.insert(index, name);
-    let upper = lower.split_off(split_index(lower.len(), index));
-    Inserted::Split(upper.name(0).to_owned(), Node::Leaf(Arc::new(upper)))
+    let mut names: Vec<&str> = leaf.iter().collect();
+    names.insert(index, name);
+    let (lower, upper) = names.split_at(split_index(names.len(), index));
+    let (first, upper) = leaf_of(upper);
+    *leaf = Names::from_sorted(lower);
+    Inserted::Split(first, upper)
 }
 
-fn insert_in_inner(shared: &mut Arc<Inner>, name: &str) -> Inserted {
-    let inner = Arc::make_mut(shared);
+fn insert_in_inner(inner: &mut Inner, name: &str) -> Inserted {
     let index = inner.index_of(name);
-    let (first, upper) = match insert(&mut inner.nodes[index], name) {
+    let (first, upper) = match inner.change(index, |node| insert(node, name)) {
         Inserted::Split(first, upper) => (first, upper),
         done => return done,
     };
-    inner.firsts.insert(index + 1, &first);
-    inner.nodes.insert(index + 1, upper);
-    if inner.nodes.len() <= INNER_MAX {
+    inner.splice(index + 1, 0, &[&first], vec![upper]);
+    if inner.nodes().len() <= INNER_MAX {
         return Inserted::Fits;
     }
-    let at = split_index(inner.nodes.len(), index + 1);
-    let (mut firsts, nodes) = (inner.firsts.split_off(at), inner.nodes.split_off(at));
-    let first = firsts.name(0).to_owned();
-    firsts.replace(0, "");
-    Inserted::Split(first, Node::Inner(Arc::new(Inner { firsts, nodes })))
+    let at = split_index(inner.nodes().len(), index + 1);
+    let firsts: Vec<&str> = inner.firsts().iter().collect();
+    let (lower, upper) = (Names::from_sorted(&firsts[..at]), &firsts[at..]);
+    let first = upper[0].to_owned();
+    let mut firsts = upper.to_vec();
+    firsts[0] = "";
+    let upper = Inner::new(Names::from_sorted(&firsts), inner.nodes()[at..].to_vec());
+    *inner = Inner::new(lower, inner.nodes()[..at].to_vec());
+    Inserted::Split(first, Node::Inner(upper))
 }
 
 /// Takes out a name that is there. The node may be left empty.
@@ -239,12 +271,11 @@ fn remove(node: &mut Node, name: &str) {
     match node {
         Node::Leaf(leaf) => {
             let index = leaf.search(name).expect("the caller has found it");
-            Arc::make_mut(leaf).remove(index);
+            *leaf = leaf.without(index);
         }
-        Node::Inner(shared) => {
-            let inner = Arc::make_mut(shared);
+        Node::Inner(inner) => {
             let index = inner.index_of(name);
-            remove(&mut inner.nodes[index], name);
+            inner.change(index, |node| remove(node, name));
             tidy(inner, index);
         }
     }
@@ -252,40 +283,42 @@ fn remove(node: &mut Node, name: &str) {
 
 /// Drops the child at `index` if it is empty, and merges it with a neighbour if both are small.
 fn tidy(inner: &mut Inner, index: usize) {
-    if weight(&inner.nodes[index]) == 0 {
-        inner.nodes.remove(index);
-        inner.firsts.remove(index);
-        if index == 0 && !inner.firsts.is_empty() {
-            inner.firsts.replace(0, "");
-        }
+    if weight(&inner.nodes()[index]) == 0 {
+        inner.splice(index, 1, &[], Vec::new());
         return;
     }
     // A quarter full: well apart from where a split leaves off, so nothing flutters.
-    if weight(&inner.nodes[index]) > WEIGHT_MAX / 4 {
+    if weight(&inner.nodes()[index]) > WEIGHT_MAX / 4 {
         return;
     }
     for left in [index.wrapping_sub(1), index] {
-        let Some([lower, upper]) = inner.nodes.get_mut(left..).and_then(<[_]>::first_chunk_mut)
-        else {
+        let Some([lower, upper]) = inner.nodes().get(left..).and_then(<[_]>::first_chunk) else {
             continue;
         };
         if weight(lower) + weight(upper) > WEIGHT_MAX / 2 {
             continue;
         }
-        match (lower, upper) {
-            (Node::Leaf(lower), Node::Leaf(upper)) => Arc::make_mut(lower).append(upper),
-            (Node::Inner(lower), Node::Inner(upper)) => {
-                let at = lower.nodes.len();
-                let lower = Arc::make_mut(lower);
-                lower.firsts.append(&upper.firsts);
-                lower.firsts.replace(at, inner.firsts.name(left + 1));
-                lower.nodes.extend_from_slice(&upper.nodes);
-            }
-            _ => unreachable!("all leaves stand at the same depth"),
-        }
-        inner.nodes.remove(left + 1);
-        inner.firsts.remove(left + 1);
+        let first = inner.firsts().name(left).to_owned();
+        let both = merged(lower, upper, inner.firsts().name(left + 1));
+        inner.splice(left, 2, &[&first], vec![both]);
         return;
+    }
+}
+
+/// One node of two neighbours, of which the upper one begins with `first`.
+fn merged(lower: &Node, upper: &Node, first: &str) -> Node {
+    match (lower, upper) {
+        (Node::Leaf(lower), Node::Leaf(upper)) => {
+            let names: Vec<&str> = lower.iter().chain(upper.iter()).collect();
+            Node::Leaf(Names::from_sorted(&names))
+        }
+        (Node::Inner(lower), Node::Inner(upper)) => {
+            let rest = upper.firsts().iter().skip(1);
+            let firsts: Vec<&str> = lower.firsts().iter().chain([first]).chain(rest).collect();
+            let nodes = [lower.nodes(), upper.nodes()].concat();
+            Node::Inner(Inner::new(Names::from_sorted(&firsts), nodes))
+        }
+        _ => unreachable!("all leaves stand at the same depth"),
     }
 }
 
@@ -299,14 +332,14 @@ fn weight(node: &Node) -> usize {
             let by_count = leaf.len() * WEIGHT_MAX / LEAF_NAMES_MAX;
             by_count.max(leaf.size() * WEIGHT_MAX / LEAF_BYTES_MAX)
         }
-        Node::Inner(inner) => inner.nodes.len() * WEIGHT_MAX / INNER_MAX,
+        Node::Inner(inner) => inner.nodes().len() * WEIGHT_MAX / INNER_MAX,
     }
 }
 
 /// The names of a set in order.
 pub struct Iter<'a> {
     inners: Vec<std::slice::Iter<'a, Node>>,
-    leaf: Option<(&'a Names, usize)>,
+    leaf: Option<names::Iter<'a>>,
     left: usize,
 }
 
@@ -315,11 +348,11 @@ impl<'a> Iter<'a> {
         loop {
             match node {
                 Node::Leaf(names) => {
-                    self.leaf = Some((names, 0));
+                    self.leaf = Some(names.iter());
                     return;
                 }
                 Node::Inner(inner) => {
-                    let mut nodes = inner.nodes.iter();
+                    let mut nodes = inner.nodes().iter();
                     node = nodes.next().expect("inner nodes have children");
                     self.inners.push(nodes);
                 }
@@ -333,11 +366,9 @@ impl<'a> Iterator for Iter<'a> {
 
     fn next(&mut self) -> Option<&'a str> {
         loop {
-            let (names, index) = self.leaf.as_mut()?;
-            if *index < names.len() {
-                *index += 1;
+            if let Some(name) = self.leaf.as_mut()?.next() {
                 self.left -= 1;
-                return Some(names.name(*index - 1));
+                return Some(name);
             }
             self.leaf = None;
             while let Some(nodes) = self.inners.last_mut() {
@@ -387,13 +418,13 @@ mod tests {
                 0
             }
             Node::Inner(inner) => {
-                let count = inner.nodes.len();
-                assert!((1..=INNER_MAX).contains(&count) && inner.firsts.len() == count);
-                assert_eq!(inner.firsts.name(0), "");
-                let heights = inner.nodes.iter().enumerate().map(|(index, node)| {
-                    let first = if index == 0 { first } else { inner.firsts.name(index) };
+                let count = inner.nodes().len();
+                assert!((1..=INNER_MAX).contains(&count) && inner.firsts().len() == count);
+                assert_eq!(inner.firsts().name(0), "");
+                let heights = inner.nodes().iter().enumerate().map(|(index, node)| {
+                    let first = if index == 0 { first } else { inner.firsts().name(index) };
                     let end =
-                        if index + 1 == count { end } else { Some(inner.firsts.name(index + 1)) };
+                        if index + 1 == count { end } else { Some(inner.firsts().name(index + 1)) };
                     check_node(node, first, end)
                 });
                 let heights: BTreeSet<usize> = heights.collect();
@@ -406,7 +437,7 @@ mod tests {
     fn leaf_count(node: &Node) -> usize {
         match node {
             Node::Leaf(_) => 1,
-            Node::Inner(inner) => inner.nodes.iter().map(leaf_count).sum(),
+            Node::Inner(inner) => inner.nodes().iter().map(leaf_count).sum(),
         }
     }
 

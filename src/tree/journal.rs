@@ -5,6 +5,7 @@ use std::ops::Bound;
 
 use crate::tree::effects::Totals;
 use crate::tree::record::RecordRef;
+use crate::tree::spares::Spares;
 use crate::zxid::Zxid;
 
 /// A record put into the table.
@@ -80,8 +81,8 @@ impl Journal {
     }
 
     /// Lets go of records that no active version needs; `bury` is called with each tombstone below
-    /// which nothing is needed, though it may have been replaced. At most `budget` records are
-    /// looked at.
+    /// which nothing is needed, though it may have been replaced. What is let go of may be written
+    /// over later (`spares`). At most `budget` records are looked at.
     ///
     /// Returns whether something was left to be done.
     pub fn reclaim(
@@ -89,9 +90,10 @@ impl Journal {
         oldest: Zxid,
         snapshots: &[Zxid],
         budget: usize,
+        spares: &mut Spares,
         mut bury: impl FnMut(RecordRef),
     ) -> bool {
-        let mut left = self.reclaim_changes(oldest, snapshots, budget, &mut bury);
+        let mut left = self.reclaim_changes(oldest, snapshots, budget, spares, &mut bury);
         if self.snapshots != snapshots {
             self.snapshots = snapshots.to_vec();
             self.pass = self.held.first().cloned();
@@ -122,6 +124,7 @@ impl Journal {
         oldest: Zxid,
         snapshots: &[Zxid],
         budget: usize,
+        spares: &mut Spares,
         bury: &mut impl FnMut(RecordRef),
     ) -> usize {
         let mut left = budget;
@@ -135,7 +138,15 @@ impl Journal {
             }
             left -= 1;
             mark.count -= 1;
-            let Change { new, .. } = self.changes.pop_front().expect("marks count the changes");
+            let Change { new, old } = self.changes.pop_front().expect("marks count the changes");
+            drop(old);
+            if snapshots.is_empty() && self.held.is_empty() {
+                new.unlink().into_iter().for_each(|older| spares.keep(older));
+                if new.is_tombstone() {
+                    bury(new);
+                }
+                continue;
+            }
             match prune(&new, snapshots) {
                 Pruned::Held => drop(self.held.replace(new)),
                 Pruned::Bare => {
@@ -168,7 +179,7 @@ fn prune(record: &RecordRef, snapshots: &[Zxid]) -> Pruned {
                 newer = older;
                 pruned = Pruned::Held;
             }
-            false => newer.set_older(older.older()),
+            false => newer.skip_older(&older),
         }
     }
     pruned

@@ -29,6 +29,8 @@ pub mod digest;
 
 pub mod record;
 
+pub mod spares;
+
 pub mod table;
 
 pub mod view;
@@ -40,6 +42,8 @@ pub mod quota;
 pub mod index;
 
 pub mod journal;
+
+pub mod recent;
 
 pub mod writer;
 

@@ -1,36 +1,90 @@
-//! A short ordered run of names in two allocations: what the nodes of a children's set hold.
+//! A short ordered run of names in one allocation: what the nodes of a children's set hold.
+//!
+//! ```text
+//! ThinArc   count 8 │ number of names 8 │ length 8 │ where each name ends, u32 each │ names
+//! ```
+//! A run never changes: whoever changes a directory makes a new one, since readers of older
+//! versions have the old one.
 
-/// Names in ascending order, one after another in a single string.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Names {
-    /// Where each name ends in `text`.
-    ends: Vec<u32>,
-    text: String,
-}
+use std::cmp::Ordering;
+
+use triomphe::{Arc, ThinArc};
+
+/// Names in ascending order, one after another. A clone costs one count.
+#[derive(Clone, Debug)]
+pub struct Names(ThinArc<usize, u8>);
+
+/// Bytes of an end.
+const END_BYTES: usize = size_of::<u32>();
+
+/// What a run of usual length is filled with before its bytes are known.
+const ZEROS: [u8; 4096] = [0; 4096];
 
 impl Names {
+    /// A run of `count` names and `size` bytes of them; `fill` is given the places of the ends and
+    /// of the names, all zeros.
+    fn new(count: usize, size: usize, fill: impl FnOnce(&mut [End], &mut [u8])) -> Names {
+        let length = count * END_BYTES + size;
+        let mut names = match ZEROS.get(..length) {
+            Some(zeros) => ThinArc::from_header_and_slice(count, zeros),
+            None => ThinArc::from_header_and_slice(count, &vec![0; length]),
+        };
+        names.with_arc_mut(|names| {
+            let names = Arc::get_mut(names).expect("it was just made");
+            let (ends, text) = names.slice_mut().split_at_mut(count * END_BYTES);
+            let (ends, _) = ends.as_chunks_mut();
+            fill(ends, text);
+        });
+        Names(names)
+    }
+
+    /// The run of `names`, which are in ascending order.
+    pub fn from_sorted(names: &[&str]) -> Names {
+        let size = names.iter().map(|name| name.len()).sum();
+        Names::new(names.len(), size, |ends, text| {
+            let mut start = 0;
+            for (name, end) in names.iter().zip(ends) {
+                text[start..][..name.len()].copy_from_slice(name.as_bytes());
+                start += name.len();
+                *end = encoded(start);
+            }
+        })
+    }
+
     /// How many names there are.
     pub fn len(&self) -> usize {
-        self.ends.len()
+        self.0.header.header
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+        self.len() == 0
     }
 
     /// The bytes of all names together.
     pub fn size(&self) -> usize {
-        self.text.len()
+        self.text().len()
+    }
+
+    fn ends(&self) -> &[End] {
+        self.0.slice[..self.len() * END_BYTES].as_chunks().0
+    }
+
+    fn text(&self) -> &[u8] {
+        &self.0.slice[self.len() * END_BYTES..]
     }
 
     fn start(&self, index: usize) -> usize {
-        if index == 0 { 0 } else { self.ends[index - 1] as usize }
+        if index == 0 { 0 } else { decoded(self.ends()[index - 1]) }
+    }
+
+    fn bytes(&self, index: usize) -> &[u8] {
+        &self.text()[self.start(index)..decoded(self.ends()[index])]
     }
 
     /// The name at `index`.
     pub fn name(&self, index: usize) -> &str {
-        &self.text[self.start(index)..self.ends[index] as usize]
+        text_of(self.bytes(index))
     }
 
     /// Where `name` stands, or where it would.
@@ -38,64 +92,89 @@ impl Names {
         let (mut low, mut high) = (0, self.len());
         while low < high {
             let middle = (low + high) / 2;
-            let found = &self.text.as_bytes()[self.start(middle)..self.ends[middle] as usize];
-            match found.cmp(name.as_bytes()) {
-                std::cmp::Ordering::Less => low = middle + 1,
-                std::cmp::Ordering::Greater => high = middle,
-                std::cmp::Ordering::Equal => return Ok(middle),
+            match self.bytes(middle).cmp(name.as_bytes()) {
+                Ordering::Less => low = middle + 1,
+                Ordering::Greater => high = middle,
+                Ordering::Equal => return Ok(middle),
             }
         }
         Err(low)
     }
 
-    /// Puts `name` at `index`, which must be where it belongs.
-    pub fn insert(&mut self, index: usize, name: &str) {
-        let start = self.start(index);
-        let length = u32::try_from(name.len()).expect("frames bound names");
-        // Exactly: a copy that grew by doubling would keep twice what it needs, for each leaf.
-        self.text.reserve_exact(name.len());
-        self.ends.reserve_exact(1);
-        self.text.insert_str(start, name);
-        self.ends.insert(index, start as u32);
-        self.ends[index..].iter_mut().for_each(|end| *end += length);
+    /// The same names with `name` at `index`, where it belongs.
+    pub fn with(&self, index: usize, name: &str) -> Names {
+        let (start, length) = (self.start(index), name.len());
+        Names::new(self.len() + 1, self.size() + length, |ends, text| {
+            let (before, after) = self.ends().split_at(index);
+            ends[..index].copy_from_slice(before);
+            ends[index] = encoded(start + length);
+            for (end, old) in ends[index + 1..].iter_mut().zip(after) {
+                *end = encoded(decoded(*old) + length);
+            }
+            let (before, after) = self.text().split_at(start);
+            text[..start].copy_from_slice(before);
+            text[start..start + length].copy_from_slice(name.as_bytes());
+            text[start + length..].copy_from_slice(after);
+        })
     }
 
-    /// Takes the name at `index` out.
-    pub fn remove(&mut self, index: usize) {
-        let (start, end) = (self.start(index), self.ends[index] as usize);
-        self.text.replace_range(start..end, "");
-        self.ends.remove(index);
-        self.ends[index..].iter_mut().for_each(|later| *later -= (end - start) as u32);
+    /// The same names but for the one at `index`.
+    pub fn without(&self, index: usize) -> Names {
+        let (start, stop) = (self.start(index), decoded(self.ends()[index]));
+        let length = stop - start;
+        Names::new(self.len() - 1, self.size() - length, |ends, text| {
+            ends[..index].copy_from_slice(&self.ends()[..index]);
+            for (end, old) in ends[index..].iter_mut().zip(&self.ends()[index + 1..]) {
+                *end = encoded(decoded(*old) - length);
+            }
+            text[..start].copy_from_slice(&self.text()[..start]);
+            text[start..].copy_from_slice(&self.text()[stop..]);
+        })
     }
 
-    /// Puts `name` in the place of the one at `index`.
-    pub fn replace(&mut self, index: usize, name: &str) {
-        self.remove(index);
-        self.insert(index, name);
+    /// The names, in ascending order.
+    pub fn iter(&self) -> Iter<'_> {
+        Iter { ends: self.ends().iter(), text: text_of(self.text()), start: 0 }
+    }
+}
+
+/// The names of a run, whose text is looked through once and not for each.
+pub struct Iter<'a> {
+    ends: std::slice::Iter<'a, End>,
+    text: &'a str,
+    start: usize,
+}
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        let end = decoded(*self.ends.next()?);
+        let name = &self.text[self.start..end];
+        self.start = end;
+        Some(name)
     }
 
-    /// Cuts off the names from `index` on and returns them.
-    pub fn split_off(&mut self, index: usize) -> Names {
-        let start = self.start(index);
-        let text = self.text.split_off(start);
-        let mut ends = self.ends.split_off(index);
-        ends.iter_mut().for_each(|end| *end -= start as u32);
-        Names { ends, text }
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.ends.size_hint()
     }
+}
 
-    /// Puts `names`, all of them greater, behind these.
-    pub fn append(&mut self, names: &Names) {
-        let size = u32::try_from(self.text.len() + names.text.len()).expect("frames bound names");
-        let start = size - names.text.len() as u32;
-        self.text.push_str(&names.text);
-        self.ends.extend(names.ends.iter().map(|end| end + start));
-    }
+impl ExactSizeIterator for Iter<'_> {}
 
-    /// Gives back what was allocated and is not used.
-    pub fn shrink(&mut self) {
-        self.ends.shrink_to_fit();
-        self.text.shrink_to_fit();
-    }
+fn text_of(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("names are put together from strs")
+}
+
+/// An end as it stands in the run: bytes, which need no alignment.
+type End = [u8; END_BYTES];
+
+fn encoded(end: usize) -> End {
+    u32::try_from(end).expect("frames bound names").to_ne_bytes()
+}
+
+fn decoded(end: End) -> usize {
+    u32::from_ne_bytes(end) as usize
 }
 
 #[cfg(test)]
@@ -103,24 +182,31 @@ mod tests {
     use super::*;
 
     fn list(names: &Names) -> Vec<&str> {
-        (0..names.len()).map(|index| names.name(index)).collect()
+        names.iter().collect()
     }
 
     #[test]
-    fn names_stay_in_order_through_inserts_removals_splits_and_appends() {
-        let mut names = Names::default();
+    fn names_stay_in_order_and_older_runs_as_they_were() {
+        let mut names = Names::from_sorted(&[]);
+        assert!(names.is_empty());
         for name in ["m", "", "zz", "a", "mm"] {
             let index = names.search(name).unwrap_err();
-            names.insert(index, name);
+            names = names.with(index, name);
         }
         assert_eq!(list(&names), ["", "a", "m", "mm", "zz"]);
         assert_eq!(names.search("mm"), Ok(3));
         assert_eq!(names.search("b"), Err(2));
-        names.remove(1);
-        let tail = names.split_off(2);
-        assert_eq!((list(&names), list(&tail)), (vec!["", "m"], vec!["mm", "zz"]));
-        names.append(&tail);
-        assert_eq!(list(&names), ["", "m", "mm", "zz"]);
-        assert_eq!(names.size(), 5);
+        let fewer = names.without(1).without(0);
+        assert_eq!(list(&fewer), ["m", "mm", "zz"]);
+        assert_eq!((fewer.size(), names.size()), (5, 6));
+        assert_eq!(list(&Names::from_sorted(&list(&names))), list(&names));
+    }
+
+    #[test]
+    fn a_name_may_be_longer_than_a_usual_run() {
+        let long = "x".repeat(ZEROS.len() + 1);
+        let names = Names::from_sorted(&["a"]).with(1, &long);
+        assert_eq!(list(&names), ["a", &long]);
+        assert_eq!(list(&names.without(0)), [&long]);
     }
 }

@@ -64,9 +64,9 @@ impl Writer {
             let text = self.counted(&prefix).to_string();
             let (path, data, meta) = (old.path(), Some(text.as_bytes()), *old.meta());
             let parts = Parts { path, data, meta, children: old.children().clone(), older: None };
-            let new = RecordRef::new(parts, &mut self.scratch);
+            let new = RecordRef::new(parts, &mut self.spares);
             self.account(Some(&old), Some(&new), Zxid::ZERO);
-            self.tree.table.insert(new, &self.tree.table.hold());
+            self.replace(new);
         }
     }
 
@@ -90,6 +90,6 @@ impl Writer {
     /// Nothing but the data changes: the znode's metadata stays as the client left it.
     fn put_stats(&mut self, stats: &RecordRef, track: &StatsTrack) {
         let meta = Meta { zxid: self.header().zxid, ..*stats.meta() };
-        self.put_data(stats, meta, Some(track.to_string().as_bytes()));
+        self.put_data(stats.path(), stats, meta, Some(track.to_string().as_bytes()));
     }
 }

@@ -6,7 +6,8 @@
 //! A record links to the one that it replaced, so a path's records are a chain, newest first. One
 //! with 20 bytes of path and 100 of data takes 232 bytes, which is a 256-byte block of mimalloc.
 
-use std::mem;
+use std::mem::{self, ManuallyDrop};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use arc_swap::ArcSwapAny;
 use triomphe::{Arc, ThinArc};
@@ -14,6 +15,7 @@ use triomphe::{Arc, ThinArc};
 use crate::tree::acl::AclId;
 use crate::tree::children::Children;
 use crate::tree::digest;
+use crate::tree::spares::Spares;
 use crate::wire::stat::{Lifetime, Stat};
 use crate::zxid::Zxid;
 
@@ -45,8 +47,10 @@ const TOMBSTONE: u32 = 1 << 30;
 const UNDIGESTED: u32 = 1 << 29;
 /// The data is in the branch.
 const SHARED_DATA: u32 = 1 << 28;
+/// The record may link to the one that it replaced. Only the writer takes it away, after the link.
+const LINKED: u32 = 1 << 27;
 /// What is left of the word: the path's length.
-const LENGTH_MASK: u32 = SHARED_DATA - 1;
+const LENGTH_MASK: u32 = LINKED - 1;
 
 /// Data of a znode with children is shared among its records from this size on: each child's
 /// creation makes a record of the parent, and must not copy a megabyte for it.
@@ -60,16 +64,14 @@ pub struct RecordHeader {
     /// CRC-32 of path and data, where the digest's own CRC goes on from.
     content_crc: u32,
     /// The path's length and the flags.
-    word: u32,
-    older: Link,
+    word: AtomicU32,
+    /// Empty without [`LINKED`], and then not dropped: an `ArcSwap` looks through the debts of all
+    /// threads for whoever reads nothing.
+    older: ManuallyDrop<Link>,
     branch: Option<Arc<Branch>>,
 }
 
 const _: () = assert!(mem::size_of::<RecordHeader>() == 96);
-
-fn link(older: Option<RecordRef>) -> Link {
-    Link::new(older.map(|record| record.0))
-}
 
 /// What only znodes with children have.
 #[derive(Clone)]
@@ -78,17 +80,41 @@ struct Branch {
     data: Option<Arc<[u8]>>,
 }
 
+impl RecordHeader {
+    fn new(
+        (meta, content_crc, word): (Meta, u32, u32),
+        older: Option<RecordRef>,
+        branch: Option<Arc<Branch>>,
+    ) -> RecordHeader {
+        let word = AtomicU32::new(if older.is_some() { word | LINKED } else { word & !LINKED });
+        let older = ManuallyDrop::new(Link::new(older.map(|record| record.0)));
+        RecordHeader { meta, content_crc, word, older, branch }
+    }
+
+    fn word(&self) -> u32 {
+        self.word.load(Ordering::Relaxed)
+    }
+
+    /// Takes the link away, and says where it led.
+    fn unlink(&self) -> Option<RecordRef> {
+        let word = self.word();
+        if word & LINKED == 0 {
+            return None;
+        }
+        let older = self.older.swap(None);
+        self.word.store(word & !LINKED, Ordering::Relaxed);
+        older.map(RecordRef)
+    }
+}
+
 impl Drop for RecordHeader {
     /// Frees a chain link by link: a recursion as deep as the chain could exhaust the stack.
     fn drop(&mut self) {
-        let mut next = match self.older.load().is_none() {
-            true => None,
-            false => self.older.swap(None),
-        };
+        let mut next = self.unlink();
         while let Some(record) = next {
-            next = match ThinArc::strong_count(&record) {
-                1 => record.header.header.older.swap(None),
-                _ => None,
+            next = match record.is_shared() {
+                false => record.unlink(),
+                true => None,
             };
         }
     }
@@ -109,42 +135,80 @@ pub struct Parts<'a> {
 }
 
 impl RecordRef {
-    /// A record of a live znode. `scratch` is overwritten; the caller keeps it to save allocations.
-    pub fn new(parts: Parts<'_>, scratch: &mut Vec<u8>) -> RecordRef {
+    /// A record of a live znode, perhaps in the place of a spare one.
+    pub fn new(parts: Parts<'_>, spares: &mut Spares) -> RecordRef {
         let Parts { path, data, meta, children, older } = parts;
         let share = !children.is_empty() && data.is_some_and(|data| data.len() >= SHARED_DATA_MIN);
         let mut word = u32::try_from(path.len()).expect("frames bound paths");
         assert!(word <= LENGTH_MASK);
-        scratch.clear();
-        scratch.extend_from_slice(path.as_bytes());
-        match data {
-            None => word |= NULL_DATA,
-            Some(_) if share => word |= SHARED_DATA,
-            Some(data) => scratch.extend_from_slice(data),
-        }
+        let own_data = match data {
+            None => {
+                word |= NULL_DATA;
+                &[]
+            }
+            Some(_) if share => {
+                word |= SHARED_DATA;
+                &[]
+            }
+            Some(data) => data,
+        };
         let content_crc = match digest::counts(path) {
             true => digest::content(path, data.unwrap_or_default()),
-            false => 0,
+            false => {
+                word |= UNDIGESTED;
+                0
+            }
         };
-        if !digest::counts(path) {
-            word |= UNDIGESTED;
-        }
         let branch = (!children.is_empty()).then(|| {
             let data = data.filter(|_| share).map(Arc::from);
             Arc::new(Branch { children, data })
         });
-        let older = link(older);
-        let header = RecordHeader { meta, content_crc, word, older, branch };
-        RecordRef(ThinArc::from_header_and_slice(header, scratch))
+        let header = RecordHeader::new((meta, content_crc, word), older, branch);
+        spares.make(header, path.as_bytes(), own_data)
     }
 
     /// A record that says: deleted by `zxid`.
-    pub fn tombstone(path: &str, zxid: Zxid, older: Option<RecordRef>) -> RecordRef {
+    pub fn tombstone(
+        path: &str,
+        zxid: Zxid,
+        older: Option<RecordRef>,
+        spares: &mut Spares,
+    ) -> RecordRef {
         let word = u32::try_from(path.len()).expect("frames bound paths") | TOMBSTONE | UNDIGESTED;
         let meta = Meta { zxid, ..Meta::default() };
-        let older = link(older);
-        let header = RecordHeader { meta, content_crc: 0, word, older, branch: None };
-        RecordRef(ThinArc::from_header_and_slice(header, path.as_bytes()))
+        spares.make(RecordHeader::new((meta, 0, word), older, None), path.as_bytes(), &[])
+    }
+
+    /// A record with `bytes`, path and data, behind its header.
+    pub(super) fn allocate(header: RecordHeader, bytes: &[u8]) -> RecordRef {
+        RecordRef(ThinArc::from_header_and_slice(header, bytes))
+    }
+
+    /// Makes another record of this one, which nobody else has and which is as long.
+    pub(super) fn write_over(&mut self, header: RecordHeader, path: &[u8], data: &[u8]) {
+        self.0.with_arc_mut(|record| {
+            let record = Arc::get_mut(record).expect("the caller has seen that nobody else has it");
+            *record.header_mut() = header;
+            let (own_path, own_data) = record.slice_mut().split_at_mut(path.len());
+            own_path.copy_from_slice(path);
+            own_data.copy_from_slice(data);
+        });
+    }
+
+    /// How many bytes stand behind the header.
+    pub(super) fn length(&self) -> usize {
+        self.0.slice.len()
+    }
+
+    /// Whether somebody else has the record.
+    pub(super) fn is_shared(&self) -> bool {
+        ThinArc::strong_count(&self.0) > 1
+    }
+
+    /// Whether it holds nothing but its own bytes.
+    pub(super) fn is_bare(&self) -> bool {
+        let header = self.header();
+        header.word() & LINKED == 0 && header.branch.is_none()
     }
 
     /// The same path and data with another meta and other children, replacing `older`.
@@ -153,22 +217,22 @@ impl RecordRef {
         meta: Meta,
         children: Children,
         older: Option<RecordRef>,
-        scratch: &mut Vec<u8>,
+        spares: &mut Spares,
     ) -> RecordRef {
         let header = self.header();
+        let word = header.word();
         // Data moves into the branch with the first child; from then on the branch stays.
-        let moves = header.word & SHARED_DATA == 0 && self.own_data().len() >= SHARED_DATA_MIN;
+        let moves = word & SHARED_DATA == 0 && self.own_data().len() >= SHARED_DATA_MIN;
         if children.is_empty() != header.branch.is_none() || (moves && !children.is_empty()) {
             let parts = Parts { path: self.path(), data: self.data(), meta, children, older };
-            return RecordRef::new(parts, scratch);
+            return RecordRef::new(parts, spares);
         }
         let branch = header
             .branch
             .as_ref()
             .map(|branch| Arc::new(Branch { children, data: branch.data.clone() }));
-        let RecordHeader { content_crc, word, .. } = *header;
-        let header = RecordHeader { meta, content_crc, word, older: link(older), branch };
-        RecordRef(ThinArc::from_header_and_slice(header, &self.0.slice))
+        let header = RecordHeader::new((meta, header.content_crc, word), older, branch);
+        spares.make(header, self.path_bytes(), self.own_data())
     }
 
     fn header(&self) -> &RecordHeader {
@@ -177,7 +241,7 @@ impl RecordRef {
 
     /// The znode's path, as bytes.
     pub fn path_bytes(&self) -> &[u8] {
-        &self.0.slice[..(self.header().word & LENGTH_MASK) as usize]
+        &self.0.slice[..(self.header().word() & LENGTH_MASK) as usize]
     }
 
     /// The znode's path.
@@ -186,13 +250,13 @@ impl RecordRef {
     }
 
     fn own_data(&self) -> &[u8] {
-        &self.0.slice[(self.header().word & LENGTH_MASK) as usize..]
+        &self.0.slice[(self.header().word() & LENGTH_MASK) as usize..]
     }
 
     /// The data; `None` is null.
     pub fn data(&self) -> Option<&[u8]> {
         let header = self.header();
-        match header.word & (NULL_DATA | SHARED_DATA) {
+        match header.word() & (NULL_DATA | SHARED_DATA) {
             0 => Some(self.own_data()),
             SHARED_DATA => header.branch.as_ref().and_then(|branch| branch.data.as_deref()),
             _ => None,
@@ -211,7 +275,7 @@ impl RecordRef {
 
     /// Whether the record says that the znode is deleted.
     pub fn is_tombstone(&self) -> bool {
-        self.header().word & TOMBSTONE != 0
+        self.header().word() & TOMBSTONE != 0
     }
 
     /// The names of the children.
@@ -223,7 +287,7 @@ impl RecordRef {
     /// What the record adds to the tree's digest.
     pub fn digest(&self) -> u64 {
         let header = self.header();
-        match header.word & UNDIGESTED {
+        match header.word() & UNDIGESTED {
             0 => digest::node(header.content_crc, &header.meta),
             _ => 0,
         }
@@ -251,12 +315,24 @@ impl RecordRef {
 
     /// The record that this one replaced, while some version may need it.
     pub fn older(&self) -> Option<RecordRef> {
-        self.header().older.load_full().map(RecordRef)
+        let header = self.header();
+        match header.word() & LINKED {
+            0 => None,
+            _ => header.older.load_full().map(RecordRef),
+        }
     }
 
-    /// Links to the record that a reader of an older version takes.
-    pub fn set_older(&self, older: Option<RecordRef>) {
-        self.header().older.store(older.map(|record| record.0));
+    /// Links past the next older record. Only the writer does.
+    pub(super) fn skip_older(&self, past: &RecordRef) {
+        match past.older() {
+            Some(older) => self.header().older.store(Some(older.0)),
+            None => drop(self.unlink()),
+        }
+    }
+
+    /// Takes the link away, and says where it led. Only the writer does.
+    pub(super) fn unlink(&self) -> Option<RecordRef> {
+        self.header().unlink()
     }
 
     /// Whether both are the same allocation.
@@ -301,7 +377,7 @@ mod tests {
     fn record(older: Option<RecordRef>) -> RecordRef {
         let (meta, children) = (Meta::default(), Children::EMPTY);
         let parts = Parts { path: "/a", data: None, meta, children, older };
-        RecordRef::new(parts, &mut Vec::new())
+        RecordRef::new(parts, &mut Spares::default())
     }
 
     #[test]
@@ -321,12 +397,12 @@ mod tests {
         for data in [None, Some(&b""[..]), Some(b"x"), Some(&large[..])] {
             let (meta, children) = (Meta::default(), Children::EMPTY);
             let parts = Parts { path: "/\u{fc}", data, meta, children, older: None };
-            let mut scratch = Vec::new();
-            let bare = RecordRef::new(parts, &mut scratch);
+            let mut spares = Spares::default();
+            let bare = RecordRef::new(parts, &mut spares);
             let names = Children::from_sorted(["a"].into_iter()).expect("one is sorted");
-            let parent = bare.with(meta, names.clone(), None, &mut scratch);
-            let again = parent.with(meta, names, None, &mut scratch);
-            let bare_again = again.with(meta, Children::EMPTY, None, &mut scratch);
+            let parent = bare.with(meta, names.clone(), None, &mut spares);
+            let again = parent.with(meta, names, None, &mut spares);
+            let bare_again = again.with(meta, Children::EMPTY, None, &mut spares);
             for record in [&bare, &parent, &again, &bare_again] {
                 assert_eq!(record.data(), data);
                 assert_eq!(record.path(), "/\u{fc}");

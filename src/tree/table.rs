@@ -131,7 +131,16 @@ impl Table {
 
     /// The newest record of `path`.
     pub fn get<'h>(&self, path: &[u8], hold: &'h Hold<'_>) -> Option<&'h RecordRef> {
-        let hash = self.hash(path);
+        self.get_hashed(path, self.hash(path), hold)
+    }
+
+    /// The same, where the caller has the hash of `path`.
+    pub fn get_hashed<'h>(
+        &self,
+        path: &[u8],
+        hash: u64,
+        hold: &'h Hold<'_>,
+    ) -> Option<&'h RecordRef> {
         let found = self.shard(hash).get_key_value(&Key { hash, path }, &hold.0);
         found.map(|(entry, ())| &entry.record)
     }
@@ -171,11 +180,12 @@ mod tests {
     use super::*;
     use crate::tree::children::Children;
     use crate::tree::record::{Meta, Parts};
+    use crate::tree::spares::Spares;
 
     fn record(path: &str, version: i32) -> RecordRef {
         let meta = Meta { version, ..Meta::default() };
         let parts = Parts { path, data: None, meta, children: Children::EMPTY, older: None };
-        RecordRef::new(parts, &mut Vec::new())
+        RecordRef::new(parts, &mut Spares::default())
     }
 
     #[test]

@@ -10,7 +10,9 @@ use crate::tree::effects::{Effects, Event, Totals};
 use crate::tree::index::Reapable;
 use crate::tree::journal::{Change, Journal};
 use crate::tree::quota::{QuotaNode, QuotaPaths};
+use crate::tree::recent::Recent;
 use crate::tree::record::{Meta, Parts, RecordRef};
+use crate::tree::spares::Spares;
 use crate::tree::table::Table;
 use crate::tree::view::Node;
 use crate::tree::{Tree, TreeError};
@@ -69,7 +71,8 @@ pub struct Writer {
     pub(super) owners: BTreeMap<i64, u64>,
     pub(super) now: Time,
     pub(super) events: Option<Vec<Event>>,
-    pub(super) scratch: Vec<u8>,
+    pub(super) spares: Spares,
+    recent: Recent,
     pub(super) extended: bool,
     pub(super) replay: Replay,
 }
@@ -102,7 +105,8 @@ impl Writer {
             owners: BTreeMap::new(),
             now,
             events: None,
-            scratch: Vec::new(),
+            spares: Spares::default(),
+            recent: Recent::default(),
             extended: config.extended_types,
             replay: Replay::Exact,
         }
@@ -128,8 +132,14 @@ impl Writer {
     pub(super) fn put_initial(&mut self, path: &str, names: &[&str], meta: Meta) {
         let children = Children::from_sorted(names.iter().copied()).expect("names are sorted");
         let parts = Parts { path, data: Some(b""), meta, children, older: None };
-        let record = RecordRef::new(parts, &mut self.scratch);
+        let record = RecordRef::new(parts, &mut self.spares);
         self.account(None, Some(&record), Zxid::ZERO);
+        self.replace(record);
+    }
+
+    /// Makes `record` the newest of its path, outside of transactions.
+    pub(super) fn replace(&mut self, record: RecordRef) {
+        self.recent.clear();
         self.tree.table.insert(record, &self.tree.table.hold());
     }
 
@@ -141,11 +151,11 @@ impl Writer {
         let meta = Meta { mzxid: version, mtime_ms: wall.0, version: -1, ..*old.meta() };
         let (children, older) = (old.children().clone(), old.older());
         let parts = Parts { path: old.path(), data: Some(text), meta, children, older };
-        let new = RecordRef::new(parts, &mut self.scratch);
+        let new = RecordRef::new(parts, &mut self.spares);
         let before = self.totals.data_size;
         self.account(Some(&old), Some(&new), self.last_zxid);
         self.journal.resize(before, self.totals.data_size);
-        self.tree.table.insert(new, &self.tree.table.hold());
+        self.replace(new);
     }
 
     /// What readers share.
@@ -156,6 +166,11 @@ impl Writer {
     /// The newest znode at `path`, with everything that is applied.
     pub fn node(&self, path: &str) -> Option<Node<'static>> {
         path.starts_with('/').then(|| self.live(path)).flatten().map(Node::of_record)
+    }
+
+    /// The same, where more will be done with that znode.
+    pub fn find(&mut self, path: &str) -> Option<Node<'static>> {
+        path.starts_with('/').then(|| self.find_live(path)).flatten().map(Node::of_record)
     }
 
     /// The newest transaction that is applied.
@@ -312,6 +327,7 @@ impl Writer {
 
     fn undo(&mut self, last: Zxid, new: &RecordRef, old: Option<RecordRef>) {
         self.account(Some(new), old.as_ref(), last);
+        self.recent.clear();
         let hold = self.tree.table.hold();
         match old {
             Some(old) => drop(self.tree.table.insert(old, &hold)),
@@ -329,7 +345,7 @@ impl Writer {
         let oldest = oldest.min(self.last_zxid).max(self.reclaimed);
         self.reclaimed = oldest;
         let bury = |record| self.graves.push_back(record);
-        let more = self.journal.reclaim(oldest, snapshots, RECLAIM_MAX, bury);
+        let more = self.journal.reclaim(oldest, snapshots, RECLAIM_MAX, &mut self.spares, bury);
         self.clear_graves();
         let oldest = snapshots.iter().copied().fold(oldest, Zxid::min);
         self.acls.reclaim(oldest, RECLAIM_MAX);
@@ -337,9 +353,13 @@ impl Writer {
     }
 
     fn clear_graves(&mut self) {
+        let surplus = self.graves.len().saturating_sub(GRAVES_MAX);
+        if surplus == 0 {
+            return;
+        }
+        self.recent.clear();
         let table = &self.tree.table;
         let hold = table.hold();
-        let surplus = self.graves.len().saturating_sub(GRAVES_MAX);
         for record in self.graves.drain(..surplus) {
             let path = record.path_bytes();
             // Whatever was put above it keeps the path in the table.
@@ -351,6 +371,9 @@ impl Writer {
 
     /// The newest record at `path`; it may be a tombstone.
     pub(super) fn newest(&self, path: &str) -> Option<RecordRef> {
+        if let Some((_, record)) = self.recent.get(path.as_bytes()) {
+            return Some(record.clone());
+        }
         let table = &self.tree.table;
         table.get(path.as_bytes(), &table.hold()).cloned()
     }
@@ -358,6 +381,24 @@ impl Writer {
     /// The newest record at `path`, unless the znode is deleted.
     pub(super) fn live(&self, path: &str) -> Option<RecordRef> {
         self.newest(path).filter(|record| !record.is_tombstone())
+    }
+
+    /// The newest record at `path`, which is remembered; it may be a tombstone.
+    pub(super) fn find_newest(&mut self, path: &str) -> Option<RecordRef> {
+        let path = path.as_bytes();
+        if let Some((_, record)) = self.recent.get(path) {
+            return Some(record.clone());
+        }
+        let table = &self.tree.table;
+        let hash = table.hash(path);
+        let record = table.get_hashed(path, hash, &table.hold()).cloned()?;
+        self.recent.keep(hash, record.clone());
+        Some(record)
+    }
+
+    /// The same, unless the znode is deleted.
+    pub(super) fn find_live(&mut self, path: &str) -> Option<RecordRef> {
+        self.find_newest(path).filter(|record| !record.is_tombstone())
     }
 
     /// The record that a new one of the open transaction links to when it replaces `old`: none of
@@ -372,7 +413,11 @@ impl Writer {
         let zxid = self.header().zxid;
         assert_eq!(new.zxid(), zxid, "a record is stamped with its transaction");
         self.account(old.as_ref(), Some(&new), zxid);
-        self.tree.table.insert(new.clone(), &self.tree.table.hold());
+        let table = &self.tree.table;
+        let path = new.path_bytes();
+        let hash = self.recent.get(path).map_or_else(|| table.hash(path), |(hash, _)| hash);
+        table.insert_hashed(new.clone(), Some(hash), &table.hold());
+        self.recent.keep(hash, new.clone());
         self.journal.push(Change { new, old });
     }
 

@@ -1,7 +1,7 @@
 //! The metadata of a znode.
 
 use crate::wire::error::DecodeError;
-use crate::wire::jute::{Reader, Write};
+use crate::wire::jute::Reader;
 use crate::zxid::Zxid;
 
 /// The `ephemeralOwner` of a container (`EphemeralType.java`).
@@ -84,17 +84,20 @@ impl Stat {
 
     /// Appends the 68 bytes of the stat.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.put_i64(self.czxid.raw());
-        out.put_i64(self.mzxid.raw());
-        out.put_i64(self.ctime_ms);
-        out.put_i64(self.mtime_ms);
-        out.put_i32(self.version);
-        out.put_i32(self.cversion);
-        out.put_i32(self.aversion);
-        out.put_i64(self.ephemeral_owner);
-        out.put_i32(self.data_length);
-        out.put_i32(self.num_children);
-        out.put_i64(self.pzxid.raw());
+        // Room is looked for once, and not for each of the fields: nearly every reply has a stat.
+        let mut bytes = [0; Stat::SIZE];
+        bytes[0..8].copy_from_slice(&self.czxid.raw().to_be_bytes());
+        bytes[8..16].copy_from_slice(&self.mzxid.raw().to_be_bytes());
+        bytes[16..24].copy_from_slice(&self.ctime_ms.to_be_bytes());
+        bytes[24..32].copy_from_slice(&self.mtime_ms.to_be_bytes());
+        bytes[32..36].copy_from_slice(&self.version.to_be_bytes());
+        bytes[36..40].copy_from_slice(&self.cversion.to_be_bytes());
+        bytes[40..44].copy_from_slice(&self.aversion.to_be_bytes());
+        bytes[44..52].copy_from_slice(&self.ephemeral_owner.to_be_bytes());
+        bytes[52..56].copy_from_slice(&self.data_length.to_be_bytes());
+        bytes[56..60].copy_from_slice(&self.num_children.to_be_bytes());
+        bytes[60..68].copy_from_slice(&self.pzxid.raw().to_be_bytes());
+        out.extend_from_slice(&bytes);
     }
 
     /// The inverse of [`Stat::encode`].

@@ -58,6 +58,8 @@ pub(super) enum Ending {
     NewEpoch,
     /// A reconfiguration has named another leader: nothing is committed any more.
     Handover,
+    /// The disk does not keep up, or has no room.
+    StandBack,
 }
 
 /// A question whether this server still leads.
@@ -618,6 +620,11 @@ impl Leader {
         matches!(self.ending, Some((Ending::Resign, _)))
     }
 
+    /// Whether the others are to elect the next leader.
+    pub fn is_standing_back(&self) -> bool {
+        matches!(self.ending, Some((Ending::StandBack, _)))
+    }
+
     /// Brings the leadership to its end: nothing is proposed from here on, and once everything is
     /// committed a quorum is in step, of which the next leader will be.
     pub fn end(&mut self, peer: &mut Peer, now: Time, ending: Ending) {
@@ -641,6 +648,7 @@ impl Leader {
                 Ending::Resign => "this server is to stop",
                 Ending::NewEpoch => "the epoch's counter is used up",
                 Ending::Handover => "a reconfiguration has named another leader",
+                Ending::StandBack => "its disk does not keep up",
             });
         }
     }

@@ -74,6 +74,10 @@ const EARLY_MAX: Duration = Duration::from_millis(500);
 /// enough for whoever needs it after all.
 const AVOIDED_LIMITS: u32 = 2;
 
+/// A leader that has stood back leaves the election to the others for a tick, and for this long
+/// besides: they wait 200 ms for the vote of a server that they can reach.
+const REST: Duration = Duration::from_millis(500);
+
 /// One server's part in its ensemble.
 ///
 /// After every call that goes in, drain [`Zab::poll_output`] before the next. After a pause of the
@@ -90,6 +94,8 @@ pub struct Zab {
     counter_max: u32,
     /// Under whom a reconfiguration has placed this server.
     handover: Option<ServerId>,
+    /// Until when it leaves the election to the others: it has stood back.
+    rests_until: Option<Time>,
     joins: Joins,
     looking_since: Time,
     election_took: Duration,
@@ -143,6 +149,7 @@ impl Zab {
             waiting: Vec::new(),
             counter_max: COUNTER_MAX,
             handover: None,
+            rests_until: None,
             joins: Joins::new(seed),
             looking_since: now,
             election_took: Duration::ZERO,
@@ -167,7 +174,8 @@ impl Zab {
             State::Looking => self.election.poll_timeout(),
             State::Leading(leader) => Some(leader.poll_timeout()),
             State::Learning(learner) => Some(learner.poll_timeout(&self.peer)),
-            State::Draining | State::Left => None,
+            State::Draining => self.rests_until,
+            State::Left => None,
         }
     }
 
@@ -591,13 +599,27 @@ impl Zab {
         self.settle(now);
     }
 
+    /// The disk does not keep up, or has no room: others do better without this server. A leader
+    /// ends its leadership, as for [`Zab::resign`], and leaves the next election to the others for
+    /// a while; a learner leaves its leader. Either comes back when all that it has appended is
+    /// durable, and not before.
+    pub fn stand_back(&mut self, now: Time) {
+        match &mut self.state {
+            State::Leading(leader) => leader.end(&mut self.peer, now, Ending::StandBack),
+            State::Learning(learner) => learner.over = Some("its disk does not keep up"),
+            State::Draining | State::Looking | State::Left => {}
+        }
+        self.settle(now);
+    }
+
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Time) {
         match &mut self.state {
             State::Looking => self.election.handle_timeout(now),
             State::Leading(leader) => leader.handle_timeout(&mut self.peer, now),
             State::Learning(learner) => learner.handle_timeout(&mut self.peer, now),
-            State::Draining | State::Left => {}
+            State::Draining => self.rests_until = self.rests_until.filter(|until| *until > now),
+            State::Left => {}
         }
         self.settle(now);
     }
@@ -622,7 +644,10 @@ impl Zab {
                 self.end_leadership(now);
             }
             self.tell_election();
-            if matches!(self.state, State::Draining) && self.peer.is_settled_on_disk() {
+            if matches!(self.state, State::Draining)
+                && self.peer.is_settled_on_disk()
+                && self.rests_until.is_none_or(|until| until <= now)
+            {
                 match self.handover.take() {
                     Some(leader) if self.election.may_serve(leader) => self.hand_over(now, leader),
                     _ => self.look_for_leader(now),
@@ -643,6 +668,9 @@ impl Zab {
             State::Draining | State::Looking | State::Left => (None, false, None),
         };
         self.handover = handover;
+        let stands_back =
+            matches!(&self.state, State::Leading(leader) if leader.is_standing_back());
+        self.rests_until = stands_back.then(|| now + self.peer.ensemble.tick + REST);
         tracing::info!(reason, "looks for a leader");
         if is_resigning {
             self.leave();

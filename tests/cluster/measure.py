@@ -2,10 +2,15 @@
 """What an ensemble costs: CPU per set over all its servers, and one client's latency, ours and Apache's in turn.
 
     measure.py [--sides KIND,KIND...] [--rounds N] [--seconds S] [--json FILE]
+    measure.py --floor [--rounds N] [--seconds S] [--json FILE]
 
 Each side is three servers on 127.0.0.1 with files on one volume. Rounds alternate between the sides, what is
 printed is the median. The generator shares the cores, so throughput is of both; CPU is user and system time of
 the three servers' processes, divided by the sets.
+
+--floor holds one client's set, on one of our servers and on three, against the parts that it cannot do without:
+in each round a bare TCP round trip and a bare write of the log are measured too (`loadgen floor`). On one server
+it needs one of each, on three one more round trip. The aim is 1.4 times their sum.
 """
 
 import argparse
@@ -16,7 +21,7 @@ import statistics
 import sys
 
 from ensemble import Ensemble, Missing
-from story_join import loadgen
+from story_join import LOADGEN, loadgen
 
 ROWS = {
     "48 connections × 1": ["set", "--connections", "48", "--in-flight", "1"],
@@ -65,6 +70,59 @@ async def measure(flags):
     return figures
 
 
+async def measure_floor(flags):
+    """Rounds of: the parts, a set on one server, a set on three."""
+    rounds = []
+    ensembles = {count: Ensemble(["ringkeeper"] * count) for count in (1, 3)}
+    try:
+        for ensemble in ensembles.values():
+            await ensemble.start()
+        for turn in range(flags.rounds):
+            told = {}
+            for what in (0, 1, 3) if turn % 2 == 0 else (3, 1, 0):
+                if what == 0:
+                    told["floor"] = await floor(ensembles[3].directory, flags.seconds)
+                    continue
+                ensemble = ensembles[what]
+                nodes = ensemble.nodes if what == 1 else [await ensemble.leader()]
+                seconds = ["--seconds", str(flags.seconds), "--warm-up", "0.5"]
+                run = await loadgen(ensemble, nodes, *ROWS["one client"], *seconds)
+                told[what] = run["latency_us"]["write"]["p50"]
+            rounds.append(told)
+    finally:
+        for ensemble in ensembles.values():
+            ensemble.remove()
+    return rounds
+
+
+async def floor(directory, seconds):
+    process = await asyncio.create_subprocess_exec(
+        LOADGEN, "floor", "--dir", directory, "--seconds", str(seconds), "--json", stdout=asyncio.subprocess.PIPE
+    )
+    told, _ = await process.communicate()
+    if process.returncode:
+        raise AssertionError(f"loadgen floor failed in {directory}")
+    return json.loads(told)
+
+
+def show_floor(rounds):
+    """Medians of the rounds; the ratio is the median of each round's own."""
+
+    def median(figure):
+        return statistics.median(figure(told) for told in rounds)
+
+    trip, write = (median(lambda told: told["floor"][name]) for name in ("round_trip_us", "log_write_us"))
+    print(f"TCP round trip {trip:.1f} µs, write of the log {write:.1f} µs (medians of {len(rounds)} rounds)\n")
+    print("| one client's set, p50 | its parts, µs | the set, µs | ratio | aim |")
+    print("|---|---:|---:|---:|---:|")
+    for count, name in ((1, "one_server_us"), (3, "three_servers_us")):
+        parts = median(lambda told: told["floor"][name])
+        own = median(lambda told: told[count])
+        ratio = median(lambda told: told[count] / told["floor"][name])
+        servers = "one server" if count == 1 else "three servers"
+        print(f"| {servers} | {parts:.0f} | {own:.0f} | {ratio:.2f} | 1.40 |")
+
+
 def show(figures, sides):
     print(f"| sets on three servers | | {' | '.join(sides)} | ratio |")
     print(f"|---|---|{'---:|' * (len(sides) + 1)}")
@@ -82,13 +140,17 @@ def main():
     flags.add_argument("--rounds", type=int, default=3)
     flags.add_argument("--seconds", type=float, default=4)
     flags.add_argument("--warm-up", type=float, default=10)
+    flags.add_argument("--floor", action="store_true")
     flags.add_argument("--json", type=pathlib.Path)
     flags = flags.parse_args()
     try:
-        figures = asyncio.run(measure(flags))
+        figures = asyncio.run(measure_floor(flags) if flags.floor else measure(flags))
     except Missing as missing:
         return f"SKIPPED: {missing}"
-    show(figures, flags.sides)
+    if flags.floor:
+        show_floor(figures)
+    else:
+        show(figures, flags.sides)
     if flags.json:
         flags.json.write_text(json.dumps(figures, indent=1, ensure_ascii=False))
     return 0

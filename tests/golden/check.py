@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Holds the server of SERVER_COMMAND against answers recorded from Apache 3.9.5.
 
-    check.py [probe] [shell] [words] [--record]
+    check.py [probe] [shell] [words] [admin] [--record]
 
-`probe` compares raw replies, `shell` a session of Apache's own command line, `words` the four-letter words.
+`probe` compares raw replies, `shell` a session of Apache's own command line, `words` the four-letter words, `admin`
+the administration server's commands.
 `--record` writes the recordings anew; run it with SERVER_COMMAND=tests/clients/apache and ZOOKEEPER_CLASSPATH
 at that version, and review the difference.
 """
@@ -19,6 +20,7 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "clients")]
 
+import admin  # noqa: E402
 import probe  # noqa: E402
 import server as servers  # noqa: E402
 import words  # noqa: E402
@@ -93,7 +95,18 @@ def words_lines():
     return lines + ["== mntr, names", *words.metrics(said["mntr"])]
 
 
-PARTS = {"probe": probe_lines, "shell": shell_lines, "words": words_lines}
+def admin_lines():
+    """Shapes of what the administration server answers, on a server as that of `words`."""
+    port = servers.free_port()
+    settings = ["admin.enableServer=true", "admin.serverAddress=127.0.0.1", f"admin.serverPort={port}"]
+    with servers.Server(settings=settings) as server:
+        link = probe.Session(server.port)
+        link.call(probe.CREATE, probe.create_body("/words", flags=1))
+        link.call(probe.EXISTS, probe.text("/words") + b"\1")
+        return admin.lines(port)
+
+
+PARTS = {"probe": probe_lines, "shell": shell_lines, "words": words_lines, "admin": admin_lines}
 
 
 def rows_on_purpose():

@@ -3,12 +3,13 @@
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use ringkeeper::log::BLOCK;
 use ringkeeper::log::batch::{Header, Kind};
 
 use crate::client::{PERSISTENT, create, set};
-use crate::process::{Server, files, poll};
+use crate::process::{DEADLINE, Server, files, poll};
 
 /// The exit code of a server that does not like its data.
 const DATA: i32 = 5;
@@ -259,4 +260,24 @@ fn a_second_server_is_kept_out() {
     first.kill();
     second.start();
     assert_eq!(second.client().get("/a"), Some(b"mine".to_vec()));
+}
+
+/// A23: what is written to a file without a name is gone with the process. Whatever is
+/// acknowledged before the server notices is no more than a moment's.
+#[test]
+fn a23_a_log_that_is_removed_ends_the_server() {
+    let mut server = Server::serving(&[]);
+    let mut client = server.client();
+    client.done(&create("/n", b"", PERSISTENT));
+    fs::remove_dir_all(server.version_dir()).unwrap();
+    let removed = Instant::now();
+    loop {
+        client.send(&set("/n", b"x"));
+        if client.try_receive().is_none() {
+            break;
+        }
+        assert!(removed.elapsed() < DEADLINE, "it goes on acknowledging");
+    }
+    assert_eq!(server.wait_for_exit(), 6);
+    assert!(server.stderr().contains("the file has been removed"), "{}", server.stderr());
 }

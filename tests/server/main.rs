@@ -12,8 +12,10 @@
 
 mod client;
 mod damage;
+mod fan_out;
 mod full;
 mod hostile;
+mod http;
 mod process;
 mod sessions;
 mod stop;

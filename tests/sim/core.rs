@@ -39,7 +39,7 @@ pub enum Out {
 /// What the pipeline has sent to a core and the core has not taken yet.
 #[derive(Debug)]
 pub enum FromPipeline {
-    Published { through: Zxid, outbox: Outbox, events: Arc<[Event]> },
+    Published { through: Zxid, outbox: Outbox, events: Arc<Vec<Event>> },
     Notice(Notice),
 }
 
@@ -242,7 +242,7 @@ impl Core {
         true
     }
 
-    fn publish(&mut self, through: Zxid, outbox: &Outbox, events: &Arc<[Event]>) {
+    fn publish(&mut self, through: Zxid, outbox: &Outbox, events: &[Event]) {
         let mut events = events.iter().peekable();
         let mut start = 0;
         for reply in &outbox.replies {

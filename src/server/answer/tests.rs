@@ -436,7 +436,7 @@ fn questions_want_what_their_answers_read() {
     for word in Word::ALL {
         let mut report = recorded(1);
         report.clients[0].stages = Stages::new().report();
-        let question = Question { word };
+        let question = Question { word, is_http: false };
         let full = format(word, &report);
         let changed = |change: &dyn Fn(&mut ServerReport)| {
             let mut report = report.clone();

@@ -98,6 +98,8 @@ pub struct Link {
     pub received_at: Time,
     /// Whether it is listed for sending at the end of the turn.
     pub dirty: bool,
+    /// Whether something is queued for it that the other end waits for.
+    pub is_urgent: bool,
     /// Whether the ring was told to receive nothing.
     pub paused: bool,
     pub sending: Option<Sending>,
@@ -127,6 +129,7 @@ impl Link {
             sending_since: now,
             received_at: now,
             dirty: false,
+            is_urgent: false,
             paused: false,
             sending: None,
             log_wanted: None,

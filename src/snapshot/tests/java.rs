@@ -17,6 +17,7 @@ const IMPORT: ImportOptions = ImportOptions {
     load: OPTIONS,
     log: Options { identity: 1, segment_bytes: 1 << 16, committed: Zxid::ZERO },
     check_digest: true,
+    snapshot_alone: false,
 };
 
 fn write(dir: &Path, writer: &Writer, compression: Compression) -> JavaFile {
@@ -192,7 +193,6 @@ fn an_import_replays_the_log_and_an_export_gives_it_back() {
     let imported = migrate::import(java, ours, &IMPORT).unwrap();
     assert_eq!((imported.zxid, imported.digest), (writer.last_zxid(), writer.digest()));
     assert_eq!((imported.replayed, imported.digests_checked), (10, 10));
-    assert!(imported.log_begun);
     assert_eq!(imported.skipped.len(), 1);
     let loaded = load::load_newest(&data, &OPTIONS).unwrap().unwrap();
     check_same(&loaded, &writer);
@@ -207,6 +207,25 @@ fn an_import_replays_the_log_and_an_export_gives_it_back() {
     let path = migrate::export(ours, &back, &IMPORT, Compression::None).unwrap();
     let read = java::read(&JavaFile { zxid: writer.last_zxid(), path }, &OPTIONS).unwrap();
     assert!(content(read.writer.tree(), Zxid::MAX) == content(writer.tree(), Zxid::MAX));
+}
+
+/// A backup is a snapshot alone; anywhere else a log that does not reach it is somewhere else.
+#[test]
+fn a_snapshot_without_a_log_is_imported_only_where_that_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let java_dir = dir.path().join("java");
+    let theirs = Places { data: &java_dir, log: &java_dir };
+    let (data, log) = (dir.path().join("data"), dir.path().join("log"));
+    let ours = Places { data: &data, log: &log };
+    let writer = sample();
+    write(&java_dir, &writer, Compression::None);
+    let refused = migrate::import(theirs, ours, &IMPORT).unwrap_err();
+    assert!(matches!(refused, MigrateError::NoLog { .. }), "{refused}");
+    let alone = ImportOptions { snapshot_alone: true, ..IMPORT };
+    let imported = migrate::import(theirs, ours, &alone).unwrap();
+    assert_eq!((imported.zxid, imported.replayed), (writer.last_zxid(), 0));
+    let begun = crate::log::recover::open(&log, IMPORT.log).unwrap();
+    assert_eq!((begun.last(), begun.starts_after()), (imported.zxid, imported.zxid));
 }
 
 #[test]

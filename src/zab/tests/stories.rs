@@ -344,6 +344,47 @@ fn a_leader_that_resigns_without_answers_waits_a_tick() {
     assert_eq!(cluster.now, at + TICK);
 }
 
+/// A10: with the largest id and all that the others have it would be elected again at once.
+#[test]
+fn a10_a_leader_that_stands_back_is_replaced_and_follows() {
+    let mut cluster = three(2);
+    cluster.propose(3, 5);
+    cluster.with(server(3), |zab, now| zab.stand_back(now));
+    assert_eq!(cluster.node(3).role, Role::Looking, "nothing more is proposed");
+    cluster.settle();
+    assert_eq!(cluster.leader(), Some(2));
+    assert_eq!(cluster.followers(), [1, 3]);
+    cluster.propose(2, 1);
+    check_in_step(&mut cluster, z(2, 1));
+}
+
+#[test]
+fn a_leader_that_stands_back_leads_again_where_nobody_else_can() {
+    let mut cluster = three(2);
+    cluster.kill(1);
+    cluster.settle();
+    let at = cluster.now;
+    cluster.with(server(3), |zab, now| zab.stand_back(now));
+    cluster.settle();
+    assert_eq!(cluster.leader(), Some(3));
+    assert!(cluster.now.since(at) < 10 * TICK, "{:?}", cluster.now.since(at));
+}
+
+/// It has no vote before all that it has appended is durable.
+#[test]
+fn a_learner_that_stands_back_waits_for_its_disk() {
+    let mut cluster = three(2);
+    cluster.node_mut(1).disk.is_slow = true;
+    cluster.propose(3, 5);
+    cluster.quiesce();
+    cluster.with(server(1), |zab, now| zab.stand_back(now));
+    cluster.run_for(20);
+    assert_eq!(cluster.node(1).role, Role::Looking);
+    cluster.propose(3, 5);
+    cluster.node_mut(1).disk.is_slow = false;
+    check_in_step(&mut cluster, z(1, 12));
+}
+
 /// B13: a new epoch before the counter has run out.
 #[test]
 fn b13_an_epoch_whose_counter_is_used_up_is_followed_by_another() {

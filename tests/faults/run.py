@@ -1,0 +1,108 @@
+#!/usr/bin/env python3
+"""Stories of faults, told to real processes on real file systems.
+
+    run.py STORY... [--rounds N] [--seed S] [--keep] [--kinds KIND] [--only CASE]
+
+`run.py list` names them; `run.py all` tells all of them. A story whose means this machine does not have (root,
+FUSE, loop devices, namespaces, control groups, libfaketime) is named, counted, and fails the run.
+"""
+
+import argparse
+import asyncio
+import pathlib
+import random
+import sys
+import time
+import traceback
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "cluster"))
+
+import story_disk  # noqa: E402
+import story_files  # noqa: E402
+import story_full  # noqa: E402
+import story_host  # noqa: E402
+import story_hostile  # noqa: E402
+import story_links  # noqa: E402
+from ensemble import Missing  # noqa: E402
+from story import Story  # noqa: E402
+
+STORIES = {
+    "errors_alone": story_disk.errors_alone,
+    "errors": story_disk.errors,
+    "latent": story_disk.latent,
+    "slow": story_disk.slow,
+    "power": story_disk.power,
+    "power_alone": story_disk.power_alone,
+    "full_alone": story_full.full_alone,
+    "full_leader": story_full.full_leader,
+    "full_follower": story_full.full_follower,
+    "full_all": story_full.full_all,
+    "full_snapshots": story_full.full_snapshots,
+    "thin": story_full.thin,
+    "files_alone": story_files.files_alone,
+    "files": story_files.files,
+    "rollback": story_files.rollback,
+    "gone": story_host.gone,
+    "descriptors": story_host.descriptors,
+    "memory": story_host.memory,
+    "frozen": story_host.frozen,
+    "ephemerals": story_host.ephemerals,
+    "recovering": story_host.recovering,
+    "rolling_fast": story_host.rolling_fast,
+    "suspended": story_host.suspended,
+    "clock": story_host.clock,
+    "slow_links": story_links.slow_links,
+    "flapping": story_links.flapping,
+    "half_open": story_links.half_open,
+    "hostile": story_hostile.hostile,
+}
+
+
+def parse():
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    flags.add_argument("stories", nargs="+")
+    flags.add_argument("--kinds", type=lambda text: text.split(","), default=["ringkeeper"])
+    flags.add_argument("--rounds", type=int)
+    flags.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 20))
+    flags.add_argument("--only", action="append", help="these cases of a story, by name")
+    flags.add_argument("--keep", action="store_true", help="leave the servers' directories")
+    return flags.parse_args()
+
+
+def tell(name, flags):
+    """Runs one story: "passed", "FAILED" or what is missing for it."""
+    story = Story(name, flags)
+    print(f"── {name} ({', '.join(flags.kinds)}), seed {flags.seed}", flush=True)
+    start = time.monotonic()
+    try:
+        asyncio.run(STORIES[name](story))
+    except Missing as missing:
+        return f"MISSING: {missing}"
+    except Exception as failure:  # noqa: BLE001 - the other stories are still to be told
+        print("".join(traceback.format_tb(failure.__traceback__, limit=-4)), flush=True)
+        print(f"FAILED {name} after {time.monotonic() - start:.0f} s, seed {flags.seed}: {failure}", flush=True)
+        return "FAILED"
+    print(f"   {name} passed in {time.monotonic() - start:.0f} s", flush=True)
+    return "; ".join(story.skipped) or "passed"
+
+
+def main():
+    flags = parse()
+    if flags.stories == ["list"]:
+        for name, function in STORIES.items():
+            print(f"{name:20}{(function.__doc__ or '').splitlines()[0]}")
+        return 0
+    names = list(STORIES) if flags.stories == ["all"] else flags.stories
+    unknown = [name for name in names if name not in STORIES]
+    if unknown:
+        raise SystemExit(f"no such stories: {unknown}")
+    told = {name: tell(name, flags) for name in names}
+    wrong = {name: how for name, how in told.items() if how != "passed"}
+    print(f"{len(told) - len(wrong)} of {len(told)} stories of faults passed")
+    for name, how in wrong.items():
+        print(f"{name}: {how}")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
