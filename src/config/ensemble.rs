@@ -376,8 +376,7 @@ fn check_distributed(
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
+    use super::*;
     use crate::config::{Config, Sources};
 
     #[test]
@@ -391,5 +390,28 @@ mod tests {
         assert!(!serves("leaderServes=no"));
         // As Apache compares it.
         assert!(serves("leaderServes=NO") && serves("leaderServes=false"));
+    }
+
+    #[test]
+    fn the_interface_behind_an_address_is_only_a_links_own() {
+        for host in ["::1", "[::1]", "0:0:0:0:0:0:0:1%lo", "[0:0:0:0:0:0:0:1%1]"] {
+            assert_eq!(resolve(host, 7).unwrap().to_string(), "[::1]:7", "{host}");
+        }
+        assert_eq!(resolve("fe80::1%1", 7).unwrap().to_string(), "[fe80::1%1]:7");
+    }
+
+    #[test]
+    fn a_server_alone_needs_no_number_of_its_own() {
+        let home = tempfile::tempdir().unwrap();
+        let check = |text: &str, distributed, expected: Result<Option<i64>, ()>| {
+            std::fs::write(home.path().join("myid"), text).unwrap();
+            let read = read_my_id(home.path(), distributed).map_err(drop);
+            assert_eq!(read, expected, "{text:?}");
+        };
+        check("7\n", true, Ok(Some(7)));
+        check("7\n", false, Ok(Some(7)));
+        check("-1", true, Err(()));
+        check("-1", false, Ok(None));
+        check("x", false, Err(()));
     }
 }

