@@ -312,7 +312,7 @@ fn turn(ring: &mut Ring, connections: &mut Vec<Connection>) {
         {
             it.owed -= REQUEST_BYTES;
             out.resize(REPLY_BYTES, 7);
-            ring.send(token, out);
+            ring.send_quick(token, out);
         }
     }
 }
@@ -452,7 +452,7 @@ impl Sending {
                     && let Some(message) = self.buffers[token as usize].take()
                 {
                     self.owed[token as usize] = REPLY_BYTES;
-                    ring.send(Token(token), message);
+                    ring.send_quick(Token(token), message);
                 }
             }
             ring.turn(Wait::AtMost(ANSWER_TIME_MAX))?;

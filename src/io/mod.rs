@@ -10,6 +10,8 @@ mod multishot;
 
 mod slab;
 
+mod places;
+
 #[expect(unsafe_code, reason = "the kernel reads and writes memory that operations own")]
 mod uring;
 

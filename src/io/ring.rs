@@ -11,12 +11,11 @@
 //! ```
 //!
 //! What a loop turn starts goes to the kernel together, with the next `turn`, in the same system
-//! call that waits and collects. Each connection has one receive that stays armed and at most one
+//! call that waits and collects; and what that call can do at once, such as a reply that fits the
+//! socket's buffer, ends no wait of its own (`send_quick`). Each connection has one receive that stays armed and at most one
 //! send in flight; a caller collects what it has to say meanwhile. Cost per 64-byte echo on a
 //! 2-core VM: see `benches/echo.rs`.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -28,8 +27,9 @@ use rustix::net::Shutdown;
 use thiserror::Error;
 
 use super::multishot::Multishot;
+use super::places::{Place, Places};
 use super::slab::{Key, Slab};
-use super::uring::{Event, Operation, Uring};
+use super::uring::{Event, Operation, Payload, QuickSend, Uring};
 pub use super::uring::{IoBuffer, RingConfig};
 use super::wake::{Parking, Waker};
 
@@ -140,7 +140,15 @@ struct Connection {
     token: Token,
     socket: Rc<OwnedFd>,
     receive: Multishot,
-    send: Option<Key>,
+    send: Option<Sending>,
+}
+
+/// The send of a connection that is in flight.
+#[derive(Clone, Copy)]
+enum Sending {
+    /// It is over when it is submitted.
+    Quick,
+    Waiting(Key),
 }
 
 struct Listener {
@@ -149,16 +157,10 @@ struct Listener {
     accept: Multishot,
 }
 
-#[derive(Clone, Copy)]
-enum Place {
-    Connection(Key),
-    Listener(Key),
-}
-
 /// See the module. It belongs to the thread that made it.
 pub struct Ring {
     uring: Uring,
-    places: HashMap<Token, Place, BuildHasherDefault<TokenHasher>>,
+    places: Places,
     connections: Slab<Connection>,
     listeners: Slab<Listener>,
     /// Connections whose receive ended for want of a buffer.
@@ -176,7 +178,7 @@ impl Ring {
         let uring = Uring::new(config).map_err(RingError::at_start)?;
         let mut ring = Ring {
             uring,
-            places: HashMap::default(),
+            places: Places::default(),
             connections: Slab::new(),
             listeners: Slab::new(),
             starved: Vec::new(),
@@ -267,8 +269,30 @@ impl Ring {
         let key = self.connection_key(token);
         let connection = self.connections.get_mut(key).expect("a named connection exists");
         assert!(connection.send.is_none(), "a connection has one send in flight");
-        let operation = Operation::Send { socket: connection.socket.clone(), bytes, sent: 0 };
-        connection.send = Some(self.uring.start(key.to_bits(), operation));
+        let (socket, payload) = (connection.socket.clone(), Payload::Own(bytes));
+        let operation = Operation::Send { socket, payload, sent: 0 };
+        connection.send = Some(Sending::Waiting(self.uring.start(key.to_bits(), operation)));
+    }
+
+    /// The same, for what nothing waits for: `Sent` comes with the end of the next turn but does
+    /// not end it, unless the peer has left no room for all of the bytes.
+    pub fn send_quick(&mut self, token: Token, bytes: Vec<u8>) {
+        self.start_quick(token, Payload::Own(bytes));
+    }
+
+    /// Like [`Ring::send_quick`], of bytes that go to several connections. The buffer that `Sent`
+    /// brings is an empty one.
+    pub fn send_shared(&mut self, token: Token, bytes: Arc<[u8]>) {
+        self.start_quick(token, Payload::Shared(bytes));
+    }
+
+    fn start_quick(&mut self, token: Token, payload: Payload) {
+        assert!(!payload.bytes().is_empty(), "a send carries something");
+        let key = self.connection_key(token);
+        let connection = self.connections.get_mut(key).expect("a named connection exists");
+        assert!(connection.send.is_none(), "a connection has one send in flight");
+        connection.send = Some(Sending::Quick);
+        self.uring.start_quick(key.to_bits(), connection.socket.clone(), payload);
     }
 
     /// Tells the peer that nothing more is sent. Call it when the last send is completed.
@@ -285,10 +309,14 @@ impl Ring {
     /// Ends a connection or a listener. Nothing is delivered under its token any more; what
     /// is in flight is cancelled, and the socket is closed as soon as the kernel has let go of it.
     pub fn close(&mut self, token: Token) {
-        match self.places.remove(&token).expect("what is closed is attached or listening") {
+        match self.places.remove(token).expect("what is closed is attached or listening") {
             Place::Connection(key) => {
                 let mut connection = self.connections.remove(key).expect("it is named");
-                for operation in connection.receive.stop().into_iter().chain(connection.send) {
+                let send = match connection.send {
+                    Some(Sending::Waiting(key)) => Some(key),
+                    Some(Sending::Quick) | None => None,
+                };
+                for operation in connection.receive.stop().into_iter().chain(send) {
                     self.uring.cancel(operation);
                 }
             }
@@ -343,9 +371,9 @@ impl Ring {
         entered.map_err(RingError::Failed)
     }
 
-    /// Whether the next turn hands sends to the kernel and little else goes on: they are mostly done
-    /// by the time that they are submitted. A turn with [`Wait::No`] collects that, and the one
-    /// behind it waits for something to happen, where one turn for both would end twice.
+    /// Whether the next turn hands sends to the kernel and little else goes on: they are mostly
+    /// done when they have been submitted. A turn with [`Wait::No`] collects that, and the one
+    /// behind it waits for something to happen; one turn for both would end by the sends alone.
     pub fn should_submit_first(&self) -> bool {
         self.uring.is_quiet_after_sends()
     }
@@ -355,6 +383,12 @@ impl Ring {
         if self.woken {
             self.woken = false;
             return Some(Completion::Woken);
+        }
+        while let Some(QuickSend { owner, socket, payload, result }) = self.uring.next_quick() {
+            let told = self.send_finished(Key::from_bits(owner), socket, payload, 0, result);
+            if told.is_some() {
+                return told;
+            }
         }
         while let Some(event) = self.uring.next() {
             let told = match event {
@@ -469,8 +503,8 @@ impl Ring {
         result: io::Result<usize>,
     ) -> Option<Completion<'static>> {
         match operation {
-            Operation::Send { socket, bytes, sent } => {
-                self.send_finished(Key::from_bits(owner), socket, bytes, sent, result)
+            Operation::Send { socket, payload, sent } => {
+                self.send_finished(Key::from_bits(owner), socket, payload, sent, result)
             }
             Operation::Write { file, buffer, offset, written } => {
                 let length = (*buffer).as_ref().len();
@@ -498,20 +532,21 @@ impl Ring {
         &mut self,
         key: Key,
         socket: Rc<OwnedFd>,
-        bytes: Vec<u8>,
+        payload: Payload,
         sent: usize,
         result: io::Result<usize>,
     ) -> Option<Completion<'static>> {
         let connection = self.connections.get_mut(key)?;
         let token = connection.token;
         connection.send = None;
-        match progress(sent, bytes.len(), result) {
-            Ok(sent) if sent < bytes.len() => {
-                let rest = Operation::Send { socket, bytes, sent };
-                connection.send = Some(self.uring.start(key.to_bits(), rest));
+        let length = payload.bytes().len();
+        match progress(sent, length, result) {
+            Ok(sent) if sent < length => {
+                let rest = Operation::Send { socket, payload, sent };
+                connection.send = Some(Sending::Waiting(self.uring.start(key.to_bits(), rest)));
                 None
             }
-            Ok(_) => Some(Completion::Sent { token, buffer: bytes }),
+            Ok(_) => Some(Completion::Sent { token, buffer: payload.into_buffer() }),
             Err(error) => Some(Completion::SendFailed { token, error }),
         }
     }
@@ -543,13 +578,12 @@ impl Ring {
     }
 
     fn name(&mut self, token: Token, place: Place) {
-        let before = self.places.insert(token, place);
-        assert!(before.is_none(), "a token names one thing until it is closed");
+        self.places.insert(token, place);
     }
 
     fn connection_key(&self, token: Token) -> Key {
-        match self.places.get(&token) {
-            Some(Place::Connection(key)) => *key,
+        match self.places.get(token) {
+            Some(Place::Connection(key)) => key,
             _ => panic!("{token:?} is not attached"),
         }
     }
@@ -560,8 +594,8 @@ impl Ring {
     }
 
     fn listener_key(&self, token: Token) -> Key {
-        match self.places.get(&token) {
-            Some(Place::Listener(key)) => *key,
+        match self.places.get(token) {
+            Some(Place::Listener(key)) => key,
             _ => panic!("{token:?} is not listening"),
         }
     }
@@ -580,9 +614,14 @@ fn progress(before: usize, length: usize, result: io::Result<usize>) -> io::Resu
             assert!(more <= length - before, "the kernel takes no more than there is");
             Ok(before + more)
         }
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(before),
+        // A quick send that found no room is none of success; the next waits for some.
+        Err(error) if is_to_be_repeated(&error) => Ok(before),
         Err(error) => Err(error),
     }
+}
+
+fn is_to_be_repeated(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
 }
 
 /// True for errors that accept(2) passes on from the one connection that it was about to return, or
@@ -610,29 +649,6 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 /// io_uring waits for a socket only if it is in blocking mode; else it reports EAGAIN.
 fn make_blocking(socket: &OwnedFd) {
     rustix::io::ioctl_fionbio(socket, false).expect("each socket has a blocking mode");
-}
-
-/// Spreads tokens over the table by one multiplication. They are our own numbers: no peer can
-/// choose them to collide.
-#[derive(Default)]
-struct TokenHasher(u64);
-
-impl Hasher for TokenHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        // 2^64 divided by the golden ratio. The table looks at both ends of the hash.
-        let product = (self.0 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        self.0 = product ^ (product >> 32);
-    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,11 @@
 //! pool of receive buffers, is reached by reference only at the buffer that is *leased*: the bytes
 //! of the event that was taken last.
 //!
+//! A *quick* send has no completion when it succeeds: the kernel takes all of its bytes while it is
+//! submitted, or refuses (`MSG_DONTWAIT`, and io_uring then tries no more), and reports the refusal
+//! at once. So all of them are over when the system call has returned that took the last entry of
+//! the submission queue, and those of which nothing was reported by then are sent.
+//!
 //! What follows from a completion (arming again, giving up, telling somebody) is decided in
 //! `ring.rs`, in safe code.
 
@@ -24,7 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use io_uring::squeue::Entry;
+use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{BufRingEntry, CancelBuilder, Fd, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode};
 use rustix::event::PollFlags;
@@ -35,6 +40,10 @@ use super::slab::{Key, Slab};
 
 /// `user_data` of cancellations, whose own results nobody waits for. No [`Key`] has these bits.
 const CANCELLATION: u64 = u64::MAX;
+
+/// The low half of a quick send's `user_data`; its place among the quick ones is the high half. No
+/// [`Key`] has this index, and a cancellation has another high half.
+const QUICK: u64 = u32::MAX as u64;
 
 /// The number of our only group of receive buffers.
 const BUFFER_GROUP: u16 = 0;
@@ -56,6 +65,31 @@ impl<T: AsRef<[u8]> + Any> IoBuffer for T {}
 impl fmt::Debug for dyn IoBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "IoBuffer({} bytes)", self.as_ref().len())
+    }
+}
+
+/// Bytes to send.
+#[derive(Debug)]
+pub(super) enum Payload {
+    Own(Vec<u8>),
+    /// The same for many connections.
+    Shared(Arc<[u8]>),
+}
+
+impl Payload {
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Payload::Own(bytes) => bytes,
+            Payload::Shared(bytes) => bytes,
+        }
+    }
+
+    /// The buffer, to be used again; an empty one if it was shared.
+    pub(super) fn into_buffer(self) -> Vec<u8> {
+        match self {
+            Payload::Own(bytes) => bytes,
+            Payload::Shared(_) => Vec::new(),
+        }
     }
 }
 
@@ -93,8 +127,8 @@ pub(super) enum Operation {
     Poll { eventfd: Arc<dyn AsFd> },
     /// Receives into the pool's buffers until the stream ends or fails, or the buffers run out.
     Receive { socket: Rc<OwnedFd> },
-    /// Sends `bytes` from `sent` on.
-    Send { socket: Rc<OwnedFd>, bytes: Vec<u8>, sent: usize },
+    /// Sends `payload` from `sent` on.
+    Send { socket: Rc<OwnedFd>, payload: Payload, sent: usize },
     /// Writes `buffer` from `written` on to its place at `offset` (that of its first byte).
     Write { file: Arc<dyn AsFd>, buffer: Box<dyn IoBuffer>, offset: u64, written: usize },
     /// `fdatasync`.
@@ -131,6 +165,15 @@ struct Running {
     operation: Operation,
 }
 
+/// A send that was or will be taken, or refused, while it is submitted.
+pub(super) struct QuickSend {
+    pub(super) owner: u64,
+    pub(super) socket: Rc<OwnedFd>,
+    pub(super) payload: Payload,
+    /// How many bytes were sent.
+    pub(super) result: io::Result<usize>,
+}
+
 /// The bytes of the event that was taken last.
 struct Lease {
     buffer: u16,
@@ -157,6 +200,10 @@ pub(super) struct Uring {
     lease: Option<Lease>,
     /// Whether the kernel can wait for several completions for a bounded time (Linux 6.12).
     can_gather: bool,
+    /// Quick sends since the last turn whose entries were all taken.
+    quick: Vec<QuickSend>,
+    /// Those that are over, and not told so far.
+    settled: VecDeque<QuickSend>,
     /// Sends started since the last wait: most complete while they are submitted.
     started_short: usize,
     /// Events since the last wait that were not of sends.
@@ -197,6 +244,8 @@ impl Uring {
             lease: None,
             can_gather: ring.params().is_feature_min_timeout(),
             ring,
+            quick: Vec::new(),
+            settled: VecDeque::new(),
             started_short: 0,
             came: 0,
             pool,
@@ -214,6 +263,52 @@ impl Uring {
         key
     }
 
+    /// Sends `payload`, or as much of it as the kernel takes without waiting, with the next
+    /// [`Uring::enter`], whose wait this does not end: [`Uring::next_quick`] tells of it afterwards.
+    pub(super) fn start_quick(&mut self, owner: u64, socket: Rc<OwnedFd>, payload: Payload) {
+        let (address, length) = rest(payload.bytes());
+        let whole = payload.bytes().len();
+        let entry = opcode::Send::new(Fd(socket.as_raw_fd()), address, length)
+            .flags((send_flags() | SendFlags::DONTWAIT.bits()) as i32)
+            .build()
+            .flags(Flags::SKIP_SUCCESS)
+            .user_data((self.quick.len() as u64) << 32 | QUICK);
+        assert!(whole <= OPERATION_BYTES_MAX, "what the kernel leaves out is reported");
+        self.quick.push(QuickSend { owner, socket, payload, result: Ok(whole) });
+        self.push(entry);
+    }
+
+    /// The next quick send that is over.
+    pub(super) fn next_quick(&mut self) -> Option<QuickSend> {
+        self.settled.pop_front()
+    }
+
+    /// Tells the quick sends that were refused from those that were taken, once all are submitted.
+    fn settle(&mut self) -> io::Result<()> {
+        if self.quick.is_empty() || !self.backlog.is_empty() {
+            return Ok(());
+        }
+        if !self.ring.submission().is_empty() {
+            return Ok(());
+        }
+        // What did not fit in the completion queue may be a refusal.
+        while self.ring.submission().cq_overflow() {
+            if let Err(error) = self.ring.submit()
+                && !passing(&error)
+            {
+                return Err(error);
+            }
+            self.batch.extend(self.ring.completion());
+        }
+        for completion in &self.batch {
+            if let Some(index) = quick_index(completion.user_data()) {
+                self.quick[index].result = result_of(completion.result());
+            }
+        }
+        self.settled.extend(self.quick.drain(..));
+        Ok(())
+    }
+
     /// Asks the kernel to end an operation. Its last event comes in any case, and may still be
     /// of success.
     pub(super) fn cancel(&mut self, key: Key) {
@@ -222,7 +317,7 @@ impl Uring {
 
     /// True when each event of the last [`Uring::enter`] was taken.
     pub(super) fn is_drained(&self) -> bool {
-        self.taken == self.batch.len()
+        self.taken == self.batch.len() && self.settled.is_empty()
     }
 
     /// Submits what was started and collects what is completed; with `wait`, waits until something
@@ -270,7 +365,7 @@ impl Uring {
         self.batch.clear();
         self.batch.extend(self.ring.completion());
         self.taken = 0;
-        Ok(())
+        self.settle()
     }
 
     /// How many completions are worth waiting for: the short operations just started, which mostly
@@ -282,8 +377,8 @@ impl Uring {
         self.started_short + (self.came * 3 / 4).clamp(1, GATHER_MAX)
     }
 
-    /// Whether sends wait for the next [`Uring::enter`], and so little comes that its wait would end
-    /// by their completions alone.
+    /// Whether sends wait for the next [`Uring::enter`], and so little comes that its wait would
+    /// end by their completions alone.
     pub(super) fn is_quiet_after_sends(&self) -> bool {
         self.started_short > 0 && self.came * 3 / 4 <= 1
     }
@@ -304,7 +399,7 @@ impl Uring {
         while let Some(completion) = self.batch.get(self.taken) {
             self.taken += 1;
             let user_data = completion.user_data();
-            if user_data != CANCELLATION {
+            if user_data & QUICK != QUICK {
                 let (result, flags) = (completion.result(), completion.flags());
                 return Some(self.event(Key::from_bits(user_data), result, flags));
             }
@@ -314,7 +409,7 @@ impl Uring {
 
     fn event(&mut self, key: Key, result: i32, flags: u32) -> Event {
         let armed = cqueue::more(flags);
-        let length = usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result));
+        let length = result_of(result);
         if let Some(buffer) = cqueue::buffer_select(flags) {
             let length = *length.as_ref().unwrap_or(&0);
             assert!(buffer < self.pool.count, "the kernel fills buffers that it was given");
@@ -359,6 +454,17 @@ impl Uring {
         }
     }
 
+    /// How many operations the kernel may still be at, or have to begin.
+    fn held(&self) -> usize {
+        self.operations.len() + self.quick.len()
+    }
+
+    /// Drops the events of the last [`Uring::enter`].
+    fn drain(&mut self) {
+        self.settled.clear();
+        while self.next().is_some() {}
+    }
+
     fn push_cancellation(&mut self, which: CancelBuilder) {
         let entry = opcode::AsyncCancel2::new(which).build().user_data(CANCELLATION);
         self.push(entry);
@@ -387,8 +493,9 @@ impl Uring {
 
     fn try_push(&mut self, entry: &Entry) -> bool {
         // SAFETY: the entry is a cancellation, which points nowhere, or was made by `entry_of` from
-        // an operation in `operations`. That keeps its descriptor open and its bytes in
-        // place and unchanged until its last completion, and dropping the ring waits for that.
+        // an operation in `operations`, or is of a send in `quick`. These keep its descriptor open
+        // and its bytes in place and unchanged until its last completion, or until the kernel has
+        // taken the entry and is done with it; dropping the ring waits for that.
         unsafe { self.ring.submission().push(entry).is_ok() }
     }
 }
@@ -396,21 +503,22 @@ impl Uring {
 impl Drop for Uring {
     /// Ends every operation and waits until the kernel has let go of all memory.
     fn drop(&mut self) {
-        while self.next().is_some() {}
+        self.drain();
         self.push_cancellation(CancelBuilder::any());
         let mut seconds = 0;
-        while self.operations.len() > 0 && seconds < DROP_SECONDS_MAX {
-            let held = self.operations.len();
+        while self.held() > 0 && seconds < DROP_SECONDS_MAX {
+            let held = self.held();
             if self.enter(true, Some(Duration::from_secs(1))).is_err() {
                 break;
             }
-            while self.next().is_some() {}
-            if self.operations.len() == held {
+            self.drain();
+            if self.held() == held {
                 seconds += 1;
             }
         }
-        if self.operations.len() > 0 {
+        if self.held() > 0 {
             // Memory that is lost is better than memory that the kernel reads or writes later.
+            mem::forget(mem::take(&mut self.quick));
             mem::forget(mem::replace(&mut self.operations, Slab::new()));
             self.pool.leak();
         }
@@ -437,11 +545,11 @@ fn entry_of(operation: &Operation) -> Entry {
         Operation::Receive { socket } => {
             opcode::RecvMulti::new(Fd(socket.as_raw_fd()), BUFFER_GROUP).build()
         }
-        Operation::Send { socket, bytes, sent } => {
-            let (address, length) = rest(&bytes[*sent..]);
-            // WAITALL: the kernel itself goes on after a part was sent.
-            let flags = SendFlags::NOSIGNAL.bits() | RecvFlags::WAITALL.bits();
-            opcode::Send::new(Fd(socket.as_raw_fd()), address, length).flags(flags as i32).build()
+        Operation::Send { socket, payload, sent } => {
+            let (address, length) = rest(&payload.bytes()[*sent..]);
+            opcode::Send::new(Fd(socket.as_raw_fd()), address, length)
+                .flags(send_flags() as i32)
+                .build()
         }
         Operation::Write { file, buffer, offset, written } => {
             // The borrow that this pointer comes from is good for as long as nobody moves,
@@ -456,6 +564,20 @@ fn entry_of(operation: &Operation) -> Entry {
             opcode::Fsync::new(Fd(file.as_fd().as_raw_fd())).flags(FsyncFlags::DATASYNC).build()
         }
     }
+}
+
+/// WAITALL: the kernel itself goes on after a part was sent; where it must not wait either, it
+/// counts that as a failure, which is reported.
+fn send_flags() -> u32 {
+    SendFlags::NOSIGNAL.bits() | RecvFlags::WAITALL.bits()
+}
+
+fn quick_index(user_data: u64) -> Option<usize> {
+    (user_data != CANCELLATION && user_data & QUICK == QUICK).then_some((user_data >> 32) as usize)
+}
+
+fn result_of(result: i32) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
 }
 
 fn rest(bytes: &[u8]) -> (*const u8, u32) {

@@ -119,6 +119,27 @@ fn a_leader_without_work_resigns_at_once() {
     assert_eq!(replica.pipeline().prepared(), Zxid::ZERO);
 }
 
+/// A leadership may end in the step in which it is established. What waits for a leader is not
+/// prepared under it, where it could not be proposed any more.
+#[test]
+fn a_leadership_that_is_over_before_it_is_heard_of_prepares_nothing() {
+    let mut replica = member();
+    connect(&mut replica, 1);
+    let leading = Role::Leading { epoch: 1 };
+    while replica.zab_at(NOW).role() != leading {
+        match replica.poll_action().expect("a member of one leads at last") {
+            Action::SaveAcceptedEpoch { epoch } => replica.handle_accepted_epoch_saved(NOW, epoch),
+            Action::SaveCurrentEpoch { epoch } => replica.handle_current_epoch_saved(NOW, epoch),
+            _ => {}
+        }
+    }
+    assert_eq!(replica.role(), Role::Looking, "it has not been heard of");
+    replica.zab_at(NOW).resign(NOW);
+    assert_ne!(replica.zab_at(NOW).role(), leading, "nothing holds it up");
+    assert!(perform(&mut replica, true));
+    assert_eq!((replica.role(), replica.pipeline().prepared()), (Role::Looking, Zxid::ZERO));
+}
+
 /// Nothing is shown before the disk has it.
 #[test]
 fn what_is_not_durable_is_not_published() {

@@ -107,6 +107,8 @@ pub struct ClientCore {
     pub(super) commands: Vec<Command>,
     /// Connections with something to send.
     pub(super) dirty: Vec<Token>,
+    /// Connections with an event to send and nothing else, in the order in which they are served.
+    pub(super) told: VecDeque<Token>,
     /// Connections whose sessions were heard of since the pipeline was last told.
     pub(super) touched: Vec<Token>,
     pub(super) touch_due: Time,
@@ -134,6 +136,10 @@ pub struct ClientCore {
 /// Bytes that may wait to be sent on a connection before no more requests are taken from it: so
 /// that a client that asks faster than it reads is held back, and only events can pile up.
 const OUT_BYTES_HIGH: usize = 1 << 20;
+
+/// Connections that are told of events in one turn: some half a millisecond, for which the others'
+/// requests wait.
+const TOLD_MAX: usize = 128;
 
 /// Whether a connection is done for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,6 +181,7 @@ impl ClientCore {
             emptied: Emptied::default(),
             commands: Vec::new(),
             dirty: Vec::new(),
+            told: VecDeque::new(),
             touched: Vec::new(),
             touch_due: Time::default(),
             greetings: VecDeque::new(),
@@ -416,12 +423,13 @@ impl ClientCore {
         };
         connection.sending = false;
         connection.take_chunk();
-        if connection.out.is_empty() {
+        if connection.is_silent() {
             if connection.is_drained() {
                 self.close(token, "its session ended");
                 return;
             }
-            if buffer.capacity() <= super::KEPT_BYTES_MAX {
+            let kept = connection.out.capacity();
+            if (kept + 1..=super::KEPT_BYTES_MAX).contains(&buffer.capacity()) {
                 buffer.clear();
                 connection.out = buffer;
             }
@@ -444,6 +452,17 @@ impl ClientCore {
         {
             connection.dirty = true;
             self.dirty.push(token);
+        }
+    }
+
+    /// Lists a connection that has an event to send, behind those that have more.
+    pub(super) fn mark_told(&mut self, token: Token) {
+        if let Some(connection) = self.connections.get_mut(token)
+            && !connection.dirty
+            && !connection.told
+        {
+            connection.told = true;
+            self.told.push_back(token);
         }
     }
 
@@ -491,28 +510,19 @@ impl ClientCore {
     pub fn finish_turn(&mut self, ring: &mut Ring) {
         let mut dirty = std::mem::take(&mut self.dirty);
         for token in dirty.drain(..) {
-            let Some(connection) = self.connections.get_mut(token) else {
-                continue;
-            };
-            connection.dirty = false;
-            if connection.sending {
-                if connection.out.len() > self.limits.out_bytes_max {
-                    self.stats.slow_readers_dropped += 1;
-                    self.close_loudly(token, "its client does not read what it is sent");
-                }
-                continue;
-            }
-            connection.take_chunk();
-            if !connection.out.is_empty() {
-                connection.sending = true;
-                connection.sending_since = self.now;
-                self.stats.bytes_sent += connection.out.len() as u64;
-                ring.send(token, std::mem::take(&mut connection.out));
-            } else if connection.is_drained() {
-                self.close(token, "its session ended");
+            if let Some(connection) = self.connections.get_mut(token) {
+                connection.dirty = false;
+                self.send(token, ring);
             }
         }
         self.dirty = dirty;
+        for _ in 0..self.told.len().min(TOLD_MAX) {
+            let token = self.told.pop_front().expect("there are so many");
+            if let Some(connection) = self.connections.get_mut(token) {
+                connection.told = false;
+                self.send(token, ring);
+            }
+        }
         for command in self.commands.drain(..) {
             match command {
                 Command::Attach(token, socket) => ring.attach(token, socket),
@@ -525,6 +535,45 @@ impl ClientCore {
         self.gather();
         self.send_batch();
         self.links.to_pipeline.flush();
+    }
+
+    /// Gives the ring what a connection has to send, if it has sent what it was given before.
+    fn send(&mut self, token: Token, ring: &mut Ring) {
+        let Some(connection) = self.connections.get_mut(token) else {
+            return;
+        };
+        if connection.sending {
+            if connection.out.len() > self.limits.out_bytes_max {
+                self.stats.slow_readers_dropped += 1;
+                self.close_loudly(token, "its client does not read what it is sent");
+            }
+            return;
+        }
+        connection.take_chunk();
+        if connection.is_silent() {
+            if connection.is_drained() {
+                self.close(token, "its session ended");
+            }
+            return;
+        }
+        connection.sending = true;
+        connection.sending_since = self.now;
+        let is_awaited = connection.is_awaiting_sent();
+        match connection.event.take() {
+            Some(event) if connection.out.is_empty() && !is_awaited => {
+                self.stats.bytes_sent += event.len() as u64;
+                ring.send_shared(token, event);
+                return;
+            }
+            Some(event) => drop(connection.out.splice(..0, event.iter().copied())),
+            None => {}
+        }
+        self.stats.bytes_sent += connection.out.len() as u64;
+        let out = std::mem::take(&mut connection.out);
+        match is_awaited {
+            true => ring.send(token, out),
+            false => ring.send_quick(token, out),
+        }
     }
 
     /// Passes what has gathered to the pipeline, if that has room.
@@ -556,7 +605,7 @@ impl ClientCore {
             && self
                 .connections
                 .iter()
-                .all(|it| !it.sending && it.out.is_empty() && self.owes_nothing(it))
+                .all(|it| !it.sending && it.is_silent() && self.owes_nothing(it))
     }
 
     fn owes_nothing(&self, connection: &Connection) -> bool {
@@ -580,6 +629,7 @@ impl ClientCore {
     pub fn has_work(&self) -> bool {
         !self.links.from_pipeline.is_empty()
             || !self.gathering.is_empty()
+            || !self.told.is_empty()
             || (!self.batch.items.is_empty() && self.links.to_pipeline.has_room())
     }
 

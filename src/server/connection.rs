@@ -87,7 +87,9 @@ pub struct Connection {
     pub input: Vec<u8>,
     /// Counts whole frames: tells a deadline whether the partial frame it was set for is done.
     pub frames: u64,
-    /// Replies and events that the ring has not been given.
+    /// An event that the ring has not been given, in the same bytes as others are told it by.
+    pub event: Option<Arc<[u8]>>,
+    /// Replies and events that the ring has not been given, behind `event`.
     pub out: Vec<u8>,
     /// Whether the ring has a send of this connection.
     pub sending: bool,
@@ -95,6 +97,8 @@ pub struct Connection {
     pub sending_since: Time,
     /// Whether it is listed for sending at the end of the turn.
     pub dirty: bool,
+    /// Whether it is listed among those who are told an event when there is time.
+    pub told: bool,
     /// Whether its session is listed among the touched.
     pub touched: bool,
     /// Whether the ring was told to receive nothing.
@@ -128,10 +132,12 @@ impl Connection {
             ids,
             input: Vec::new(),
             frames: 0,
+            event: None,
             out: Vec::new(),
             sending: false,
             sending_since: now,
             dirty: false,
+            told: false,
             touched: false,
             paused: false,
             partial_watched: false,
@@ -144,6 +150,26 @@ impl Connection {
         }
     }
 
+    /// Adds an event, whose frame is `frame`, to what is to be sent.
+    pub fn tell(&mut self, frame: &Arc<[u8]>) {
+        if self.out.is_empty() && self.event.is_none() {
+            self.event = Some(Arc::clone(frame));
+        } else {
+            self.out.extend_from_slice(frame);
+        }
+    }
+
+    /// Whether there is nothing that the ring has to be given.
+    pub fn is_silent(&self) -> bool {
+        self.event.is_none() && self.out.is_empty()
+    }
+
+    /// Whether something is to be done as soon as the ring has sent what it is given: else nobody
+    /// has to be woken for that.
+    pub fn is_awaiting_sent(&self) -> bool {
+        self.phase != Phase::Serving || self.answer.is_some() || self.paused
+    }
+
     /// Whether it has nothing left to say.
     pub fn is_drained(&self) -> bool {
         self.phase == Phase::Draining && self.pending.is_empty() && self.answer.is_none()
@@ -151,7 +177,7 @@ impl Connection {
 
     /// Takes the next chunk of a long answer, where nothing else is to be sent before it.
     pub fn take_chunk(&mut self) {
-        if self.out.is_empty()
+        if self.is_silent()
             && let Some(answer) = &mut self.answer
         {
             match answer.next() {
@@ -202,6 +228,20 @@ pub fn front(input: &[u8], frame_bytes_max: usize) -> Front<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_event_is_shared_until_something_is_said_behind_it() {
+        let mut connection =
+            Connection::new(Token(0), SocketAddr::from(([127, 0, 0, 1], 1)), Time::default());
+        let frame: Arc<[u8]> = Arc::from(&b"event"[..]);
+        assert!(connection.is_silent());
+        connection.tell(&frame);
+        assert!(!connection.is_silent() && connection.out.is_empty());
+        assert_eq!(Arc::strong_count(&frame), 2);
+        connection.tell(&frame);
+        assert_eq!(connection.out, b"event", "it comes behind the first");
+        assert_eq!(Arc::strong_count(&frame), 2);
+    }
 
     #[test]
     fn frames_are_cut_from_the_front() {

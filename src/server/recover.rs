@@ -12,7 +12,7 @@ use crate::server::reach::{Missing, Reach, ReachError};
 use crate::server::report::StartupReport;
 use crate::server::small_file::FileError;
 use crate::snapshot::load::{LoadOptions, Loaded};
-use crate::snapshot::{self, SnapshotError};
+use crate::snapshot::{self, SnapshotError, java, java_log};
 use crate::time::Time;
 use crate::tree::TreeError;
 use crate::tree::writer::{Replay, TreeConfig, Writer};
@@ -45,6 +45,13 @@ pub enum RecoverError {
         log.display()
     )]
     LogBehind { last: Zxid, snapshot: Zxid, log: PathBuf },
+    #[error(
+        "{} holds the data of an Apache server, which is not read, and none of this server's. \
+         Take it over with `ringkeeper import --java-data DIR --data DIR`, move it away, or set \
+         snapshot.trust.empty=true to begin with nothing",
+        dir.display()
+    )]
+    Apache { dir: PathBuf },
     #[error("transaction {zxid} in the log is none: {error}")]
     Decode { zxid: Zxid, error: DecodeError },
     #[error("transaction {zxid} in the log does not fit the tree: {error}")]
@@ -83,6 +90,13 @@ pub struct Places<'a> {
     pub tree: TreeConfig,
 }
 
+/// Whether a server of Apache's has left its data in `dir`, a `version-2`.
+pub fn has_java_files(dir: &Path) -> Result<bool, SnapshotError> {
+    let Some(parent) = dir.parent() else { return Ok(false) };
+    Ok(!java::snapshots(parent)?.is_empty()
+        || !java_log::logs_after(parent, Zxid::ZERO)?.is_empty())
+}
+
 /// Loads the newest good snapshot and replays the log behind it.
 ///
 /// # Errors
@@ -111,6 +125,11 @@ pub fn recover(places: &Places<'_>, options: Options) -> Result<Recovered, Recov
             (loaded.writer, SessionsAtRest::new(loaded.sessions), loaded.zxid)
         }
         None if log.is_empty() || places.trust_empty => {
+            for dir in [places.data, places.log] {
+                if !places.trust_empty && has_java_files(dir)? {
+                    return Err(RecoverError::Apache { dir: dir.to_owned() });
+                }
+            }
             let writer = Writer::new(places.tree, opened);
             snapshot::write::write(places.data, writer.tree(), Zxid::ZERO, writer.digest(), &[])?;
             told.push("no snapshot and no log: an empty tree".to_owned());

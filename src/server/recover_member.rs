@@ -25,13 +25,13 @@ use crate::pipeline::at_rest::SessionsAtRest;
 use crate::server::epochs::EpochFiles;
 use crate::server::reach::Reach;
 use crate::server::recover::{
-    Kept, Places, RecoverError, Recovered, Replayed, Replaying, create_directories, log_line,
-    replay, snapshot_line,
+    Kept, Places, RecoverError, Recovered, Replayed, Replaying, create_directories, has_java_files,
+    log_line, replay, snapshot_line,
 };
 use crate::server::report::StartupReport;
 use crate::server::standing::{self, StandingFile};
 use crate::snapshot::load::{LoadOptions, Loaded, load_newest};
-use crate::snapshot::{SnapshotError, directory, java, java_log, write};
+use crate::snapshot::{SnapshotError, directory, write};
 use crate::tree::writer::{Replay, Writer};
 use crate::zab::output::{self, Standing};
 use crate::zxid::Zxid;
@@ -242,11 +242,14 @@ impl Found<'_> {
         };
         let is_java = has_java_files(data)? || has_java_files(log_dir)?;
         let is_vouched = standing::is_initialized(&files.homes) || files.is_autocreate;
-        if self.standing == Standing::Sound && log.is_empty() && (is_java || !is_vouched) {
-            let why = match is_java {
-                true => "the files of Apache's here are not read: a leader sends the state",
-                false => "nothing is here, and nobody vouches for that",
-            };
+        let is_new = self.standing == Standing::Sound && log.is_empty();
+        if is_new && is_java {
+            // Not `Empty`: servers that all stand beside such files are no new ensemble.
+            let why = "the files of Apache's here are not read: a leader sends the state";
+            self.told.push(why.to_owned());
+            self.damage(why)?;
+        } else if is_new && !is_vouched {
+            let why = "nothing is here, and nobody vouches for that";
             self.told.push(why.to_owned());
             self.standing = Standing::Empty;
             self.file.save(Standing::Empty, why)?;
@@ -368,13 +371,6 @@ struct From {
     sessions: Vec<(i64, i32)>,
     snapshot: Zxid,
     is_fuzzy: bool,
-}
-
-/// Whether a server of Apache's has left its data in `dir`, a `version-2`.
-fn has_java_files(dir: &Path) -> Result<bool, SnapshotError> {
-    let Some(parent) = dir.parent() else { return Ok(false) };
-    Ok(!java::snapshots(parent)?.is_empty()
-        || !java_log::logs_after(parent, Zxid::ZERO)?.is_empty())
 }
 
 #[cfg(test)]

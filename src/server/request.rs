@@ -267,8 +267,10 @@ impl ClientCore {
                 ToClients::Published { through, mut outbox, events, emptied } => {
                     self.publish(through, &outbox, &events);
                     // Back to the pipeline with the next batch.
-                    outbox.clear();
-                    self.batch.emptied = outbox;
+                    if outbox.bytes.capacity() > 0 {
+                        outbox.clear();
+                        self.batch.emptied = outbox;
+                    }
                     if !emptied.is_nothing() {
                         self.emptied = emptied;
                     }
@@ -323,10 +325,13 @@ impl ClientCore {
         let kind = event.kind;
         let path = event.path();
         self.watches.trigger(kind, path, |watcher| watchers.push(watcher));
-        if !watchers.is_empty() {
-            self.scratch.clear();
-            response::put_event(&mut self.scratch, kind, event.zxid, path);
+        if watchers.is_empty() {
+            self.fired = watchers;
+            return;
         }
+        self.scratch.clear();
+        response::put_event(&mut self.scratch, kind, event.zxid, path);
+        let frame: Arc<[u8]> = Arc::from(&self.scratch[..]);
         for watcher in watchers.drain(..) {
             let token = super::token(watcher);
             let Some(connection) = self.connections.get_mut(token) else {
@@ -336,10 +341,10 @@ impl ClientCore {
             if !self.limits.skip_acl && !may_read(&self.tree, event.acl(), ids, &self.auth) {
                 continue;
             }
-            connection.out.extend_from_slice(&self.scratch);
+            connection.tell(&frame);
             connection.stats.sent += 1;
-            self.stats.count_event(self.scratch.len() as u64);
-            self.mark_dirty(token);
+            self.stats.count_event(frame.len() as u64);
+            self.mark_told(token);
         }
         self.fired = watchers;
     }

@@ -99,6 +99,28 @@ fn a_torn_tail_is_cut_off() {
 }
 
 #[test]
+fn apaches_data_is_not_taken_for_an_empty_directory() {
+    for name in ["log.1", "snapshot.0", "snapshot.10000000a.gz"] {
+        let mut server = Server::new(&[]);
+        fs::create_dir_all(server.version_dir()).unwrap();
+        fs::write(server.version_dir().join(name), b"whatever").unwrap();
+        let (code, said) = server.start_refused();
+        assert_eq!(code, DATA, "{said}");
+        assert!(said.contains("ringkeeper import"), "{said}");
+        // What was refused is refused again; nothing of ours was begun.
+        assert_eq!(server.start_refused().0, DATA);
+        fs::remove_file(server.version_dir().join(name)).unwrap();
+        server.start();
+        server.client().done(&create("/a", b"1", PERSISTENT));
+        server.kill();
+        // An export beside the data is nobody's.
+        fs::write(server.version_dir().join(name), b"whatever").unwrap();
+        server.start();
+        assert_eq!(server.client().get("/a"), Some(b"1".to_vec()));
+    }
+}
+
+#[test]
 fn a_log_that_is_gone_is_missed() {
     let mut server = Server::serving(&["snapCount=20"]);
     let mut client = server.client();

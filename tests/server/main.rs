@@ -12,6 +12,7 @@
 
 mod client;
 mod damage;
+mod fan_out;
 mod full;
 mod hostile;
 mod http;

@@ -64,6 +64,31 @@ fn a_turn_of_many_packets_is_one_send() {
     until(&mut leader, &mut learner, |_, learner| learner.events.len() == 1000);
 }
 
+/// A follower's disk is to work while the leader's does; a commit can wait for the turn's end, and
+/// what is sent before that takes it along.
+#[test]
+fn what_is_waited_for_leaves_before_the_turn_ends() {
+    let (mut leader, down, mut learner, up) = pair();
+    let commit = |counter| FromLeader::Commit { zxid: Zxid::new(1, counter) };
+    let is_sending = |side: &mut Side, link: LinkId| {
+        let now = side.now();
+        side.port.send_urgent(&mut side.ring, now);
+        side.port.links[&link].out.is_sending()
+    };
+    leader.tell_learner(down, commit(1));
+    assert!(!is_sending(&mut leader, down));
+    leader.tell_learner(down, proposal(2, 100));
+    assert!(is_sending(&mut leader, down));
+    until(&mut leader, &mut learner, |_, learner| learner.events.len() == 2);
+    assert_eq!(learner.heard_leader(), [commit(1), proposal(2, 100)]);
+    leader.until(|leader| leader.port.queued_bytes(down) == 0);
+    leader.tell_learner(down, commit(2));
+    assert!(!is_sending(&mut leader, down), "the proposal is gone");
+    until(&mut leader, &mut learner, |_, learner| learner.events.len() == 3);
+    learner.tell_leader(up, FromLearner::Ack { zxid: Zxid::new(1, 2) });
+    assert!(is_sending(&mut learner, up));
+}
+
 #[test]
 fn a_learner_that_is_early_is_taken_when_leading_begins() {
     let mut leader = Side::new(settings(&[]));
