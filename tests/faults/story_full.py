@@ -152,7 +152,8 @@ async def full_all(story):
             await load.hold()
             acks = await verify(story, load, ensemble, "no room anywhere")
     story.say(
-        f"{done} large writes until there was no room, {refused} refused, {waited} waited, and {read} reads then, no session lost, "
+        f"{done} large writes until there was no room, {refused} refused, {waited} waited, and {read} reads then, "
+        f"no session lost, "
         f"{back:.2f} s from room to writes; {acks} writes kept"
     )
 

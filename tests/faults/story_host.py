@@ -290,7 +290,10 @@ async def clock(story):
             await load.hold()
             acks = await verify(story, load, ensemble, "clock jumps")
             insist(load.expired() == 0, "sessions expired with the wall clock")
-    story.say(f"jumps of hours and days: longest gap {max(gaps):.2f} s, {acks} writes kept; a node's ctime is off by {seen:.0f} h")
+    story.say(
+        f"jumps of hours and days: longest gap {max(gaps):.2f} s, {acks} writes kept; "
+        f"a node's ctime is off by {seen:.0f} h"
+    )
 
 
 async def skew(ensemble):
