@@ -4,7 +4,6 @@ import asyncio
 import random
 import time
 
-import check
 import client
 from bench import (
     DISK, SEGMENT_4M, acked_again, ended, insist, load_of, log_files, log_ranges, on_disks, pace, percentile,

@@ -1,20 +1,17 @@
 """What a host does to a server: takes its directory, its descriptors, its memory, its time, or the right to run."""
 
 import asyncio
-import ctypes.util
 import glob
 import os
 import pathlib
 import random
 import resource
 import shutil
-import signal
-import subprocess
 import time
 
 import client
 from bench import (
-    DISK, SEGMENT_4M, SYSTEM_ERROR, acked_again, ended, insist, load_of, log_files, on_disks, said, verify,
+    DISK, SEGMENT_4M, SYSTEM_ERROR, acked_again, ended, insist, load_of, on_disks, verify,
 )
 from disks import SmallDisk
 from ensemble import Missing
