@@ -235,7 +235,7 @@ async def ping_times(session, seconds):
 
 
 async def latent(story):
-    """Sectors that cannot be read any more: at a start, for a learner's DIFF, and under a snapshot."""
+    """Sectors that cannot be read any more: at a start, and for a learner's DIFF."""
     async with on_disks(story, settings=[SEGMENT_4M, "snapCount=100000"]) as ensemble:
         load = load_of(story, ensemble, pause=0)
         async with load:

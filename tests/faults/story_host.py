@@ -20,7 +20,7 @@ CGROUP = pathlib.Path("/sys/fs/cgroup")
 
 
 async def gone(story):
-    """Under load the volume becomes read-only, or shuts down, or the log's directory goes: an end, and no ack."""
+    """Under load the volume becomes read-only, or shuts down, or the log's directory goes: a clear end."""
     for name in ("read-only", "shut down", "directory removed"):
         async with on_disks(story, 1, make=lambda: SmallDisk(200), settings=[SEGMENT_4M]) as ensemble:
             node = ensemble.nodes[0]
