@@ -4,7 +4,6 @@ import asyncio
 import random
 import time
 
-import check
 import client
 from bench import (
     DISK, SEGMENT_4M, acked_again, ended, insist, load_of, log_files, log_ranges, on_disks, pace, percentile,
@@ -236,7 +235,7 @@ async def ping_times(session, seconds):
 
 
 async def latent(story):
-    """Sectors that cannot be read any more: at a start, for a learner's DIFF, and under a snapshot."""
+    """Sectors that cannot be read any more: at a start, and for a learner's DIFF."""
     async with on_disks(story, settings=[SEGMENT_4M, "snapCount=100000"]) as ensemble:
         load = load_of(story, ensemble, pause=0)
         async with load:

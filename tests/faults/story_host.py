@@ -1,20 +1,17 @@
 """What a host does to a server: takes its directory, its descriptors, its memory, its time, or the right to run."""
 
 import asyncio
-import ctypes.util
 import glob
 import os
 import pathlib
 import random
 import resource
 import shutil
-import signal
-import subprocess
 import time
 
 import client
 from bench import (
-    DISK, SEGMENT_4M, SYSTEM_ERROR, acked_again, ended, insist, load_of, log_files, on_disks, said, verify,
+    DISK, SEGMENT_4M, SYSTEM_ERROR, acked_again, ended, insist, load_of, on_disks, verify,
 )
 from disks import SmallDisk
 from ensemble import Missing
@@ -23,7 +20,7 @@ CGROUP = pathlib.Path("/sys/fs/cgroup")
 
 
 async def gone(story):
-    """Under load the volume becomes read-only, or shuts down, or the log's directory goes: an end, and no ack."""
+    """Under load the volume becomes read-only, or shuts down, or the log's directory goes: a clear end."""
     for name in ("read-only", "shut down", "directory removed"):
         async with on_disks(story, 1, make=lambda: SmallDisk(200), settings=[SEGMENT_4M]) as ensemble:
             node = ensemble.nodes[0]
@@ -290,7 +287,10 @@ async def clock(story):
             await load.hold()
             acks = await verify(story, load, ensemble, "clock jumps")
             insist(load.expired() == 0, "sessions expired with the wall clock")
-    story.say(f"jumps of hours and days: longest gap {max(gaps):.2f} s, {acks} writes kept; a node's ctime is off by {seen:.0f} h")
+    story.say(
+        f"jumps of hours and days: longest gap {max(gaps):.2f} s, {acks} writes kept; "
+        f"a node's ctime is off by {seen:.0f} h"
+    )
 
 
 async def skew(ensemble):

@@ -5,7 +5,6 @@ import contextlib
 import os
 import random
 import struct
-import time
 
 import client
 from bench import insist, load_of, pace, percentile, verify
