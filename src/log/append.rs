@@ -385,6 +385,15 @@ impl Log {
         self.retired.drain(..surplus).collect()
     }
 
+    /// Fails when a segment's file has no name any more: what it holds would be missed by the next
+    /// start. A system call for each segment; reads no disk.
+    ///
+    /// # Errors
+    /// `NotFound`, and the operating system's.
+    pub fn check_named(&self) -> Result<(), LogError> {
+        self.segments.iter().try_for_each(|held| held.file.check_named())
+    }
+
     /// A reader of everything that is durable at this moment. It may go to another core while the
     /// log is appended to; the segments it holds are not purged while it lives.
     ///

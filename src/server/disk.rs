@@ -17,7 +17,7 @@ const LOG: FileToken = FileToken(1);
 /// busy log writes none.
 const MARK_AFTER: Duration = Duration::from_millis(20);
 
-/// How often the log's file is asked whether it still has a name: that costs a microsecond.
+/// How often the log's files are asked whether they still have names: a microsecond for each.
 const NAMED_EVERY: Duration = Duration::from_millis(500);
 
 /// The log, and its one operation under way.
@@ -32,7 +32,7 @@ pub struct Disk {
     /// Whether something was written that no mark covers.
     is_mark_due: bool,
     started: Time,
-    /// When the file's name is looked at next.
+    /// When the files' names are looked at next.
     named_due: Time,
     /// From the start of a write to its being durable, in milliseconds.
     pub sync_ms: Percentiles,
@@ -171,7 +171,7 @@ impl Disk {
         if now >= self.named_due {
             self.named_due = now + NAMED_EVERY;
             // Before anything in it is acknowledged.
-            write.file.check_named()?;
+            self.log.check_named()?;
         }
         self.log.handle_written(write, result).map(Some)
     }
