@@ -1,7 +1,7 @@
 //! Sockets as the server wants them: bound, with their options set once.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -27,12 +27,26 @@ impl Default for ListenOptions {
     }
 }
 
-/// Binds and listens. An unspecified IPv6 address (`::`) takes IPv4 connections too.
+/// Binds and listens. An unspecified address, of either family, takes connections of both where the
+/// host has IPv6, as Java's sockets do.
 ///
 /// # Errors
 ///
 /// Those of `socket`, `bind` and `listen`; in particular the address may be in use.
 pub fn bind(address: SocketAddr, options: &ListenOptions) -> io::Result<OwnedFd> {
+    if !address.ip().is_unspecified() {
+        return bind_to(address, options);
+    }
+    let (any_v6, any_v4) = (Ipv6Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED);
+    match bind_to((any_v6, address.port()).into(), options) {
+        Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+            bind_to((any_v4, address.port()).into(), options)
+        }
+        bound => bound,
+    }
+}
+
+fn bind_to(address: SocketAddr, options: &ListenOptions) -> io::Result<OwnedFd> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
@@ -82,13 +96,14 @@ pub fn local_address(socket: &impl AsFd) -> io::Result<SocketAddr> {
     SockRef::from(socket).local_addr()?.as_socket().ok_or_else(not_tcp)
 }
 
-/// The other side of a connection.
+/// The other side of a connection; an IPv4 address as such, whatever the socket's family.
 ///
 /// # Errors
 ///
 /// Those of `getpeername`: the connection may be gone already.
 pub fn peer_address(socket: &impl AsFd) -> io::Result<SocketAddr> {
-    SockRef::from(socket).peer_addr()?.as_socket().ok_or_else(not_tcp)
+    let address = SockRef::from(socket).peer_addr()?.as_socket().ok_or_else(not_tcp)?;
+    Ok(SocketAddr::new(address.ip().to_canonical(), address.port()))
 }
 
 fn not_tcp() -> io::Error {
@@ -98,7 +113,7 @@ fn not_tcp() -> io::Error {
 #[cfg(test)]
 #[expect(clippy::disallowed_types, reason = "the client's side of these tests is std's")]
 mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
+    use std::net::{IpAddr, TcpListener, TcpStream};
 
     use super::*;
 
@@ -130,15 +145,21 @@ mod tests {
     }
 
     #[test]
-    fn the_unspecified_ipv6_address_takes_ipv4() {
-        let bound = bind((Ipv6Addr::UNSPECIFIED, 0).into(), &ListenOptions::default());
-        let listener = match bound {
-            Ok(listener) => listener,
-            // A host without IPv6 has no such socket to test.
-            Err(error) if error.raw_os_error() == Some(97) => return,
-            Err(error) => panic!("{error}"),
-        };
-        let port = local_address(&listener).unwrap().port();
-        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    fn an_unspecified_address_takes_both_families() {
+        let has_v6 = bind((Ipv6Addr::LOCALHOST, 0).into(), &ListenOptions::default()).is_ok();
+        for any in [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()] {
+            let listener = bind((any, 0).into(), &ListenOptions::default()).unwrap();
+            let port = local_address(&listener).unwrap().port();
+            let client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+            let listener = TcpListener::from(listener);
+            let (accepted, _) = listener.accept().unwrap();
+            assert_eq!(peer_address(&accepted).unwrap(), client.local_addr().unwrap());
+            if has_v6 {
+                TcpStream::connect((Ipv6Addr::LOCALHOST, port)).unwrap();
+            }
+            // The port is taken for who asks for one family of it as well.
+            let again = bind((any, port).into(), &ListenOptions::default()).unwrap_err();
+            assert_eq!(again.kind(), io::ErrorKind::AddrInUse);
+        }
     }
 }

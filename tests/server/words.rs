@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::Shutdown;
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, TcpListener, TcpStream};
 
 use ringkeeper::wire::opcode::OpCode;
 
-use crate::client::get;
+use crate::client::{Client, PERSISTENT, create, get};
 use crate::process::Server;
 
 /// More than one part of a core's watches, and more than one chunk of text.
@@ -79,4 +79,25 @@ fn who_ends_its_side_after_asking_is_answered() {
     assert_eq!(socket.read(&mut [0]).unwrap(), 0);
     assert_eq!(server.metric("num_alive_connections"), 2);
     client.ping();
+}
+
+/// As with Java's sockets: without an address of its own a server is there for both families, and
+/// knows each client by the address that it has in its own.
+#[test]
+fn a_server_without_an_address_serves_ipv4_and_ipv6() {
+    let server = Server::serving(&["clientPortAddress=0.0.0.0"]);
+    let port = server.address().port();
+    let mut v4 = Client::connect(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap(), 30_000);
+    v4.ping();
+    let connections = server.word("cons");
+    assert!(connections.contains(" /127.0.0.1:"), "{connections}");
+    // A host without IPv6 has nothing more to show.
+    if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok() {
+        let socket = TcpStream::connect((Ipv6Addr::LOCALHOST, port)).unwrap();
+        let mut v6 = Client::connect(socket, 30_000);
+        v6.done(&create("/six", b"6", PERSISTENT));
+        assert_eq!(v4.get("/six"), Some(b"6".to_vec()));
+        let connections = server.word("cons");
+        assert!(connections.contains(" /[0:0:0:0:0:0:0:1]:"), "{connections}");
+    }
 }

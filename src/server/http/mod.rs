@@ -27,6 +27,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::config::Config;
+use crate::io::listener::ListenOptions;
 use crate::pipeline::auth::AuthConfig;
 use crate::server::background::Asking;
 use crate::server::four_letter::Word;
@@ -87,12 +88,11 @@ pub struct Listeners(Vec<(Site, std::net::TcpListener)>);
 ///
 /// # Errors
 /// An address that the configuration names cannot be listened on.
-#[expect(clippy::disallowed_types, reason = "the runtime takes its sockets from std")]
 pub fn bind(config: &Config) -> Result<Listeners, HttpError> {
     let mut listeners = Vec::new();
     if let Some(address) = config.admin.address {
         let is_wanted = config.properties.keys().any(|key| key.starts_with("zookeeper.admin."));
-        match std::net::TcpListener::bind(address) {
+        match listen(address) {
             Ok(listener) => listeners.push((Site::Admin, listener)),
             Err(error) if is_wanted => return Err(HttpError::Admin(address, error)),
             Err(error) => tracing::warn!(
@@ -102,7 +102,7 @@ pub fn bind(config: &Config) -> Result<Listeners, HttpError> {
         }
     }
     if let Some(address) = config.metrics.prometheus {
-        let listener = std::net::TcpListener::bind(address);
+        let listener = listen(address);
         let failed = |error| HttpError::Metrics(address, error);
         listeners.push((Site::Metrics, listener.map_err(failed)?));
     }
@@ -118,6 +118,12 @@ pub fn bind(config: &Config) -> Result<Listeners, HttpError> {
         }
     }
     Ok(Listeners(listeners))
+}
+
+#[expect(clippy::disallowed_types, reason = "the runtime takes its sockets from std")]
+fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let options = ListenOptions { no_delay: false, ..ListenOptions::default() };
+    crate::io::listener::bind(address, &options).map(std::net::TcpListener::from)
 }
 
 /// Starts to serve, on a thread that ends with the process.

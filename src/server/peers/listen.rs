@@ -1,7 +1,7 @@
 //! Where this server's ports for its peers are.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -69,20 +69,11 @@ fn resolve(host: &str, port: u16) -> Result<SocketAddr, ListenError> {
     found.next().ok_or_else(|| unresolved(io::ErrorKind::NotFound.into()))
 }
 
-/// Listens at `address`. On a host without IPv6 every address means every one of IPv4.
+/// Listens at `address`.
 ///
 /// # Errors
 /// The address is in use, or none of this host.
 pub fn open(address: SocketAddr, keep_alive: Option<Duration>) -> Result<OwnedFd, ListenError> {
     let options = ListenOptions { backlog: BACKLOG, keep_alive, ..ListenOptions::default() };
-    let is_any_v6 = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-    match listener::bind(address, &options) {
-        Ok(socket) => Ok(socket),
-        Err(error) if is_any_v6 && error.kind() != io::ErrorKind::AddrInUse => {
-            let address = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
-            listener::bind(address, &options)
-                .map_err(|source| ListenError::Unbound { address, source })
-        }
-        Err(source) => Err(ListenError::Unbound { address, source }),
-    }
+    listener::bind(address, &options).map_err(|source| ListenError::Unbound { address, source })
 }
