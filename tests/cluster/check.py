@@ -31,21 +31,23 @@ class Op:
     """One operation of a client on a key: when, what was asked, and what came of it.
 
     `kind` is "set" (with `expected` version or -1), "read" or "sync_read" (whose `start` is the sync's).
-    `version` and `zxid` are the register's after a set and as read by a read.
+    `version` and `zxid` are the register's after a set and as read by a read; `server` is the address of the
+    server that was asked.
     """
 
-    __slots__ = ("client", "kind", "key", "value", "expected", "start", "end", "outcome", "version", "zxid")
+    __slots__ = ("client", "kind", "key", "value", "expected", "start", "end", "outcome", "version", "zxid", "server")
 
     def __init__(self, client, kind, key, start, value=None, expected=-1):
         self.client, self.kind, self.key, self.start = client, kind, key, start
         self.value, self.expected = value, expected
         self.end, self.outcome, self.version, self.zxid = float("inf"), UNKNOWN, None, None
+        self.server = None
 
     def __repr__(self):
         end = f"{self.end:.4f}"
         return (
             f"{self.client} {self.kind} {self.key} v{self.version} (expected {self.expected}) "
-            f"{self.value} {self.outcome} zxid {self.zxid and hex(self.zxid)} {self.start:.4f}–{end}"
+            f"{self.value} {self.outcome} zxid {self.zxid and hex(self.zxid)} {self.start:.4f}–{end} at {self.server}"
         )
 
     def done(self, end, version, zxid):

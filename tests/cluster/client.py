@@ -224,6 +224,12 @@ class Session:
                 self.at += 1
                 await asyncio.sleep(RETRY_SECONDS * (0.5 + random.random()))
 
+    @property
+    def server(self):
+        """The address that it is connected to, or tries next."""
+        host, port = self.servers[self.at % len(self.servers)]
+        return f"{host}:{port}"
+
     async def connect(self):
         host, port = self.servers[self.at % len(self.servers)]
         loop = asyncio.get_running_loop()

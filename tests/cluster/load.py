@@ -128,6 +128,7 @@ class Load:
 
     async def set_register(self, session, key, expected, known):
         op = Op(session.name, "set", key, time.monotonic(), self.value(), expected)
+        op.server = session.server
         self.history.append(op)
         stat = await self.attempt(op, session.set(key, op.value, expected), [client.BAD_VERSION])
         if stat:
@@ -138,6 +139,7 @@ class Load:
     async def read_register(self, session, key, kind, known):
         op = Op(session.name, kind, key, time.monotonic())
         link = session.link
+        op.server = session.server
         self.history.append(op)
         if kind == "sync_read" and await self.attempt(op, session.sync(key)) is None:
             return

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 
 import check
 import client
@@ -33,11 +34,32 @@ async def rolling(story):
                 for node in await in_turn(ensemble):
                     gaps.append(await replaced(story, ensemble, load, node, kind))
                 story.say(f"all are {kind}: {len(load.acks)} writes so far, {load.expired()} sessions expired")
+                if kind == ours:
+                    whole = await calm(2)
+            trust_syncs(load, *whole)
             acks, count, compared = await verify(story, load, ensemble)
         story.say(
             f"{acks} acknowledged writes, none lost; {count} nodes equal, {compared} digests; longest gap in "
             f"writes {max(gaps):.2f} s; by step: {', '.join(f'{gap:.2f}' for gap in gaps)} s"
         )
+
+
+async def calm(seconds):
+    """The span of so many seconds from now."""
+    start = time.monotonic()
+    await asyncio.sleep(seconds)
+    return start, time.monotonic()
+
+
+def trust_syncs(load, start, end):
+    """Outside of the span, when Java servers are about, a synced read is held to what a read is held to.
+
+    Apache's leader answers a sync of its own client from its own tree (`CommitProcessor` there matches no syncs),
+    which may be behind what a follower has applied and told of.
+    """
+    for op in load.history:
+        if op.kind == "sync_read" and not start <= op.start <= op.end <= end:
+            op.kind = "read"
 
 
 async def in_turn(ensemble):
