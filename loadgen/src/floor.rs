@@ -13,10 +13,12 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
 use rustix::fs::OFlags;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::Serialize;
 
 use crate::clock::{Clock, nanos};
@@ -30,6 +32,9 @@ const BLOCK: usize = 4096;
 const BLOCKS: u64 = 4096;
 
 const NAME: &str = "loadgen.floor";
+
+/// How often three logs write together, for each second that is asked for: some 200 µs each.
+const WRITES_A_SECOND: f64 = 4000.0;
 
 /// What the command takes.
 #[derive(clap::Args, Debug)]
@@ -55,6 +60,18 @@ struct Floor {
     one_server_us: f64,
     /// Two round trips and one write.
     three_servers_us: f64,
+    /// `None` where there is one core.
+    round_trip_between_cores_us: Option<f64>,
+    log_write_of_three_us: f64,
+    /// Two round trips between cores and one write of three: three servers on this machine.
+    three_servers_here_us: Option<f64>,
+    samples: u64,
+}
+
+/// The medians of one run of turns.
+struct Turns {
+    trip_us: f64,
+    write_us: f64,
     samples: u64,
 }
 
@@ -79,22 +96,112 @@ pub fn measure(flags: &Flags) -> Result<ExitCode, String> {
         println!("bare write of the log     {:8.1} µs", floor.log_write_us);
         println!("a set's floor, one server {:8.1} µs", floor.one_server_us);
         println!("three servers             {:8.1} µs", floor.three_servers_us);
+        println!("bare write, three at once {:8.1} µs", floor.log_write_of_three_us);
+        match (floor.round_trip_between_cores_us, floor.three_servers_here_us) {
+            (Some(trip), Some(here)) => {
+                println!("round trip between cores  {trip:8.1} µs");
+                println!("three servers here        {here:8.1} µs");
+            }
+            _ => println!("there is one core: no round trip between two"),
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn measured(flags: &Flags, path: &Path) -> io::Result<Floor> {
-    let (request, reply_bytes) = set_of(flags.value_bytes);
+    let set = set_of(flags.value_bytes);
+    let Turns { trip_us, write_us, samples } = turns(&set, path, flags.seconds, None)?;
+    let apart = match two_cores()? {
+        Some(cores) => Some(turns(&set, path, flags.seconds, Some(cores))?.trip_us),
+        None => None,
+    };
+    let write_of_three_us = write_of_three(path, flags.seconds)?;
+    Ok(Floor {
+        round_trip_us: trip_us,
+        log_write_us: write_us,
+        one_server_us: trip_us + write_us,
+        three_servers_us: 2.0 * trip_us + write_us,
+        round_trip_between_cores_us: apart,
+        log_write_of_three_us: write_of_three_us,
+        three_servers_here_us: apart.map(|trip| 2.0 * trip + write_of_three_us),
+        samples,
+    })
+}
+
+/// Round trips and writes in turn; the asking and the answering thread each on its core, if cores
+/// are given.
+fn turns(
+    (request, reply_bytes): &(Vec<u8>, usize),
+    path: &Path,
+    seconds: f64,
+    cores: Option<[usize; 2]>,
+) -> io::Result<Turns> {
     let log = BareLog::create(path)?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
-    let request_bytes = request.len();
     thread::scope(|scope| {
-        let peer = scope.spawn(move || answer(&listener, request_bytes, reply_bytes));
-        let floor = TcpStream::connect(address)
-            .and_then(|stream| take_turns(stream, &request, reply_bytes, log, flags.seconds));
+        let peer = scope.spawn(move || {
+            stay_on(cores.map(|[_, answering]| answering))?;
+            answer(&listener, request.len(), *reply_bytes)
+        });
+        let asker = scope.spawn(move || {
+            stay_on(cores.map(|[asking, _]| asking))?;
+            take_turns(TcpStream::connect(address)?, request, *reply_bytes, log, seconds)
+        });
+        let turns = asker.join().expect("the asker reports its errors as values");
         let answered = peer.join().expect("the peer reports its errors as values");
-        floor.and_then(|floor| answered.map(|()| floor))
+        turns.and_then(|turns| answered.map(|()| turns))
+    })
+}
+
+/// The first two of the cores that this process may run on.
+fn two_cores() -> io::Result<Option<[usize; 2]>> {
+    let allowed = sched_getaffinity(None)?;
+    let mut cores = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core));
+    Ok(cores.next().zip(cores.next()).map(|(first, second)| [first, second]))
+}
+
+/// Keeps the calling thread on a core, if one is given.
+fn stay_on(core: Option<usize>) -> io::Result<()> {
+    let Some(core) = core else { return Ok(()) };
+    let mut only = CpuSet::new();
+    only.set(core);
+    Ok(sched_setaffinity(None, &only)?)
+}
+
+/// The median of writes that begin together, each to a file of its own: as the leader's and its
+/// followers'.
+fn write_of_three(path: &Path, seconds: f64) -> io::Result<f64> {
+    let paths: Vec<PathBuf> = (0..3).map(|index| path.with_extension(index.to_string())).collect();
+    let logs: io::Result<Vec<BareLog>> = paths.iter().map(|path| BareLog::create(path)).collect();
+    let written = logs.and_then(|logs| write_together(logs, seconds));
+    // The error of the measurement says more than one of tidying up behind it.
+    let removed: io::Result<()> = paths.iter().try_for_each(std::fs::remove_file);
+    written.and_then(|median| removed.map(|()| median))
+}
+
+fn write_together(logs: Vec<BareLog>, seconds: f64) -> io::Result<f64> {
+    let count = (seconds * WRITES_A_SECOND).ceil() as u64;
+    let together = Barrier::new(logs.len());
+    let write = |mut log: BareLog| {
+        let (mut writes, clock) = (Latencies::fine(), Clock::start());
+        let mut result = Ok(());
+        for _ in 0..count {
+            // Also behind an error: the others wait here.
+            together.wait();
+            let begun = clock.now();
+            result = result.and_then(|()| log.append());
+            writes.record(clock.now() - begun);
+        }
+        result.map(|()| writes)
+    };
+    let mut all = Latencies::fine();
+    thread::scope(|scope| {
+        let writers: Vec<_> = logs.into_iter().map(|log| scope.spawn(|| write(log))).collect();
+        for writer in writers {
+            all.merge(&writer.join().expect("a writer reports its errors as values")?);
+        }
+        Ok(all.micros_at(0.5))
     })
 }
 
@@ -126,7 +233,7 @@ fn take_turns(
     reply_bytes: usize,
     mut log: BareLog,
     seconds: f64,
-) -> io::Result<Floor> {
+) -> io::Result<Turns> {
     stream.set_nodelay(true)?;
     let mut reply = vec![0; reply_bytes];
     let (mut trips, mut writes) = (Latencies::fine(), Latencies::fine());
@@ -143,14 +250,8 @@ fn take_turns(
         writes.record(ended - returned);
         begun = ended;
     }
-    let (trip, write) = (trips.micros_at(0.5), writes.micros_at(0.5));
-    Ok(Floor {
-        round_trip_us: trip,
-        log_write_us: write,
-        one_server_us: trip + write,
-        three_servers_us: 2.0 * trip + write,
-        samples: trips.count(),
-    })
+    let (trip_us, write_us) = (trips.micros_at(0.5), writes.micros_at(0.5));
+    Ok(Turns { trip_us, write_us, samples: trips.count() })
 }
 
 /// A file that is written as the server's log is by its direct writer.
@@ -219,6 +320,11 @@ mod tests {
         assert!(floor.round_trip_us > 0.0 && floor.log_write_us > 0.0);
         assert_eq!(floor.one_server_us, floor.round_trip_us + floor.log_write_us);
         assert_eq!(floor.three_servers_us, floor.one_server_us + floor.round_trip_us);
+        assert!(floor.log_write_of_three_us > 0.0);
+        let here =
+            floor.round_trip_between_cores_us.map(|it| 2.0 * it + floor.log_write_of_three_us);
+        assert_eq!(floor.three_servers_here_us, here);
+        assert_eq!(here.is_some(), thread::available_parallelism().unwrap().get() > 1);
     }
 
     #[test]
