@@ -347,7 +347,14 @@ pub(super) fn resolve(host: &str, port: u16) -> Option<SocketAddr> {
     {
         return Some(SocketAddr::new(address.into(), port));
     }
-    (plain, port).to_socket_addrs().ok()?.next()
+    preferred((plain, port).to_socket_addrs().ok()?)
+}
+
+/// Which of a name's addresses is listened at: the first of version 4, if there is one, as Java
+/// does by default (`java.net.preferIPv6Addresses`). The system's resolver gives `localhost` as
+/// `::1` first, where no Java server would look for it.
+pub fn preferred(found: impl IntoIterator<Item = SocketAddr>) -> Option<SocketAddr> {
+    found.into_iter().min_by_key(SocketAddr::is_ipv6)
 }
 
 fn check_distributed(
@@ -378,6 +385,18 @@ fn check_distributed(
 mod tests {
     use super::*;
     use crate::config::{Config, Sources};
+
+    #[test]
+    fn of_a_names_addresses_the_first_of_version_4_is_taken() {
+        let of = |texts: &[&str]| {
+            let found = texts.iter().map(|text| text.parse().unwrap());
+            preferred(found).map(|it| it.to_string())
+        };
+        let both = ["[::1]:7", "127.0.0.1:7", "10.0.0.1:7"];
+        assert_eq!(of(&both).as_deref(), Some("127.0.0.1:7"));
+        assert_eq!(of(&["[fd00::2]:7", "[::1]:7"]).as_deref(), Some("[fd00::2]:7"));
+        assert_eq!(of(&[]), None);
+    }
 
     #[test]
     fn a_leader_serves_unless_the_word_is_no() {

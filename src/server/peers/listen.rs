@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::config::ensemble::preferred;
 use crate::io::listener::{self, ListenOptions};
 
 /// Connections that may wait to be accepted: those of all servers, many times over.
@@ -65,8 +66,8 @@ fn resolve(host: &str, port: u16) -> Result<SocketAddr, ListenError> {
     let unresolved =
         |source: io::Error| ListenError::Unresolved { host: host.to_owned(), port, source };
     let plain = host.trim_start_matches('[').trim_end_matches(']');
-    let mut found = (plain, port).to_socket_addrs().map_err(unresolved)?;
-    found.next().ok_or_else(|| unresolved(io::ErrorKind::NotFound.into()))
+    let found = (plain, port).to_socket_addrs().map_err(unresolved)?;
+    preferred(found).ok_or_else(|| unresolved(io::ErrorKind::NotFound.into()))
 }
 
 /// Listens at `address`.
