@@ -27,14 +27,12 @@ async def gone(story):
             load = load_of(story, ensemble, pause=0, timeout_ms=60_000)
             async with load:
                 await asyncio.sleep(0.4)
-                aside = node.directory / "aside"
                 match name:
                     case "read-only" | "shut down":
                         (node.disk.make_read_only if name == "read-only" else node.disk.shut_down)()
                     case _:
-                        shutil.copytree(node.data, aside)
                         kept = len(load.acks)
-                        shutil.rmtree(node.data / "version-2")
+                        await removed(node.data / "version-2")
                 try:
                     code = await ended(node, 10)
                 except AssertionError:
@@ -48,6 +46,15 @@ async def gone(story):
                 await ensemble.start()
                 acks = await verify(story, load, ensemble, name)
             story.say(f"{name}: ended with {code}, {acks} writes kept; {words}")
+
+
+async def removed(directory):
+    """Removes it, although files are made and renamed there meanwhile."""
+    end = time.monotonic() + 5
+    while directory.exists():
+        insist(time.monotonic() < end, f"{directory} cannot be removed")
+        shutil.rmtree(directory, ignore_errors=True)
+        await asyncio.sleep(0)
 
 
 async def descriptors(story):
