@@ -9,11 +9,8 @@ named and counted. A failure prints the seed, the violations and the ends of the
 """
 
 import argparse
-import asyncio
 import random
 import sys
-import time
-import traceback
 
 import story_basic
 import story_crash
@@ -24,8 +21,7 @@ import story_modes
 import story_network
 import story_reconfig
 import test_check
-from ensemble import Missing
-from story import Story
+from story import chosen, tell
 
 STORIES = {
     "checkers": test_check.checkers,
@@ -61,38 +57,20 @@ def parse():
     return flags.parse_args()
 
 
-def tell(name, flags):
-    """Runs one story; gives (passed, what was skipped)."""
-    story = Story(name, flags)
-    print(f"── {name} ({', '.join(flags.kinds)}), seed {flags.seed}", flush=True)
-    start = time.monotonic()
-    try:
-        asyncio.run(STORIES[name](story))
-    except Missing as missing:
-        story.skip(str(missing))
-        return True, story.skipped
-    except Exception as failure:  # noqa: BLE001 - the other stories are still to be told
-        print("".join(traceback.format_tb(failure.__traceback__, limit=-4)), flush=True)
-        print(f"FAILED {name} after {time.monotonic() - start:.0f} s, seed {flags.seed}: {failure}", flush=True)
-        return False, story.skipped
-    print(f"   {name} passed in {time.monotonic() - start:.0f} s", flush=True)
-    return True, story.skipped
-
-
 def main():
     flags = parse()
-    if flags.stories == ["list"]:
-        for name, function in STORIES.items():
-            print(f"{name:22}{(function.__doc__ or '').splitlines()[0]}")
+    names = chosen(STORIES, flags, 22)
+    if names is None:
         return 0
-    names = list(STORIES) if flags.stories == ["all"] else flags.stories
-    unknown = [name for name in names if name not in STORIES]
-    if unknown:
-        raise SystemExit(f"no such stories: {unknown}")
-    told = {name: tell(name, flags) for name in names}
-    skipped = [text for _, texts in told.values() for text in texts]
-    failed = [name for name, (passed, _) in told.items() if not passed]
-    print(f"{len(told) - len(failed)} of {len(told)} stories passed, {len(skipped)} parts skipped")
+    failed, skipped = [], []
+    for name in names:
+        story, how = tell(name, STORIES[name], flags)
+        if how == "FAILED":
+            failed.append(name)
+        elif how != "passed":
+            story.skip(how.removeprefix("MISSING: "))
+        skipped += story.skipped
+    print(f"{len(names) - len(failed)} of {len(names)} stories passed, {len(skipped)} parts skipped")
     for text in skipped:
         print(f"skipped: {text}")
     return f"FAILED: {', '.join(failed)}" if failed else 0

@@ -1,8 +1,10 @@
 """What every story is given: its numbers, ensembles that are cleaned up, and a place for its figures."""
 
+import asyncio
 import contextlib
 import statistics
 import time
+import traceback
 
 import ensemble as ensembles
 import network as networks
@@ -90,3 +92,33 @@ class Clock:
     @property
     def seconds(self):
         return time.monotonic() - self.start
+
+
+def chosen(stories, flags, width):
+    """The names that were asked for; None where the list was, which is printed."""
+    if flags.stories == ["list"]:
+        for name, function in stories.items():
+            print(f"{name:{width}}{(function.__doc__ or '').splitlines()[0]}")
+        return None
+    names = list(stories) if flags.stories == ["all"] else flags.stories
+    unknown = [name for name in names if name not in stories]
+    if unknown:
+        raise SystemExit(f"no such stories: {unknown}")
+    return names
+
+
+def tell(name, function, flags):
+    """Runs one story. Gives (it, "passed", "FAILED" or "MISSING: " with what this machine does not have)."""
+    story = Story(name, flags)
+    print(f"── {name} ({', '.join(flags.kinds)}), seed {flags.seed}", flush=True)
+    start = time.monotonic()
+    try:
+        asyncio.run(function(story))
+    except ensembles.Missing as missing:
+        return story, f"MISSING: {missing}"
+    except Exception as failure:  # noqa: BLE001 - the other stories are still to be told
+        print("".join(traceback.format_tb(failure.__traceback__, limit=-4)), flush=True)
+        print(f"FAILED {name} after {time.monotonic() - start:.0f} s, seed {flags.seed}: {failure}", flush=True)
+        return story, "FAILED"
+    print(f"   {name} passed in {time.monotonic() - start:.0f} s", flush=True)
+    return story, "passed"

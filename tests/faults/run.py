@@ -8,13 +8,10 @@ FUSE, loop devices, namespaces, control groups, libfaketime) is named, counted, 
 """
 
 import argparse
-import asyncio
 import pathlib
 import random
 import signal
 import sys
-import time
-import traceback
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "cluster"))
 
@@ -24,8 +21,7 @@ import story_full  # noqa: E402
 import story_host  # noqa: E402
 import story_hostile  # noqa: E402
 import story_links  # noqa: E402
-from ensemble import Missing  # noqa: E402
-from story import Story  # noqa: E402
+from story import chosen, tell  # noqa: E402
 
 STORIES = {
     "errors_alone": story_disk.errors_alone,
@@ -70,36 +66,17 @@ def parse():
     return flags.parse_args()
 
 
-def tell(name, flags):
-    """Runs one story: "passed", "FAILED" or what is missing for it."""
-    story = Story(name, flags)
-    print(f"── {name} ({', '.join(flags.kinds)}), seed {flags.seed}", flush=True)
-    start = time.monotonic()
-    try:
-        asyncio.run(STORIES[name](story))
-    except Missing as missing:
-        return f"MISSING: {missing}"
-    except Exception as failure:  # noqa: BLE001 - the other stories are still to be told
-        print("".join(traceback.format_tb(failure.__traceback__, limit=-4)), flush=True)
-        print(f"FAILED {name} after {time.monotonic() - start:.0f} s, seed {flags.seed}: {failure}", flush=True)
-        return "FAILED"
-    print(f"   {name} passed in {time.monotonic() - start:.0f} s", flush=True)
-    return "; ".join(story.skipped) or "passed"
-
-
 def main():
     # Whoever ends it by a signal is not left with its mounts, loop devices and servers.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     flags = parse()
-    if flags.stories == ["list"]:
-        for name, function in STORIES.items():
-            print(f"{name:20}{(function.__doc__ or '').splitlines()[0]}")
+    names = chosen(STORIES, flags, 20)
+    if names is None:
         return 0
-    names = list(STORIES) if flags.stories == ["all"] else flags.stories
-    unknown = [name for name in names if name not in STORIES]
-    if unknown:
-        raise SystemExit(f"no such stories: {unknown}")
-    told = {name: tell(name, flags) for name in names}
+    told = {}
+    for name in names:
+        story, how = tell(name, STORIES[name], flags)
+        told[name] = "; ".join(story.skipped) or how if how == "passed" else how
     wrong = {name: how for name, how in told.items() if how != "passed"}
     print(f"{len(told) - len(wrong)} of {len(told)} stories of faults passed")
     for name, how in wrong.items():
