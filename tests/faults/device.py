@@ -58,7 +58,7 @@ class Disk:
 
     def restore(self):
         """Without faults."""
-        self.is_cut, self.failing, self.delays, self.losing, self.tearing = False, [], {}, [], False
+        self.is_cut, self.failing, self.delays, self.losing, self.tearing = False, [], {}, [], []
         self.allocated, self.room = None, 0
 
     def wait(self, name):
@@ -96,8 +96,8 @@ class Disk:
                 return wrong
             if overlaps(self.losing, start, len(data)):
                 return 0
-            if self.tearing:
-                self.tearing = False
+            if overlaps(self.tearing, start, len(data)):
+                self.tearing = []
                 self.keep(start, data[: self.random.randrange(0, len(data), SECTOR)])
                 return errno.EIO
             self.keep(start, data)
@@ -143,8 +143,9 @@ class Disk:
     def lose(self, ranges):
         self.losing = ranges
 
-    def tear(self):
-        self.tearing = True
+    def tear(self, ranges):
+        """The next write that touches `ranges`."""
+        self.tearing = ranges
 
     def thin(self, room):
         """Blocks that hold anything have their room; so many bytes are left for others."""

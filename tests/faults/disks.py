@@ -19,6 +19,9 @@ import time
 
 from ensemble import Missing
 
+# What device.py takes in one request. The kernel cuts a longer one, and a loop device calls it done when the first
+# pieces were: a fault in a later one would be a lie, which nobody can answer, instead of an error.
+REQUEST_KIBIBYTES_MAX = 128
 DEVICE = pathlib.Path(__file__).resolve().with_name("device.py")
 MKFS = {
     "ext4": ["mkfs.ext4", "-q", "-m", "0", "-E", "nodiscard,lazy_itable_init=0"],
@@ -80,6 +83,8 @@ class FaultyDisk:
             self.loop = run("losetup", "--find", "--show", "--direct-io=on", self.below / "disk")
         except OSError as error:
             raise Missing(f"no loop device: {error}") from None
+        limit = pathlib.Path("/sys/block", pathlib.Path(self.loop).name, "queue/max_sectors_kb")
+        limit.write_text(str(REQUEST_KIBIBYTES_MAX))
 
     def mount(self):
         arguments = ["-o", self.options] if self.options else []

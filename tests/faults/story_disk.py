@@ -29,8 +29,8 @@ def fail_one_flush(node):
 
 
 def tear_write(node):
-    """A part of one write reaches the disk, and the write fails."""
-    node.disk.tell("tear")
+    """A part of one of the log's writes reaches the disk, and the write fails."""
+    node.disk.tell("tear", ranges=log_ranges(node))
 
 
 HARMS = {
