@@ -30,6 +30,8 @@ mod quorum;
 
 mod handler;
 
+mod master;
+
 mod leader;
 
 mod learner;
@@ -54,6 +56,7 @@ use self::handler::Stage;
 use self::joins::Joins;
 use self::leader::{Ending, Leader};
 use self::learner::Learner;
+use self::master::LearnerMaster;
 use self::output::{
     Action, CannotTruncate, LinkId, LogGap, Output, Recovered, Role, Standing, Txns,
 };
