@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::pipeline::forward::ToLeader;
 use crate::pipeline::reconfig::MembersNow;
+use crate::replica::askers::Askers;
 use crate::replica::{Replica, StateAt};
 use crate::wire::membership::Membership;
 use crate::wire::opcode::OpCode;
@@ -83,6 +84,8 @@ impl Replica {
                 self.note_role(role);
                 self.role = role;
                 self.links.clear();
+                let serves = self.zab.as_ref().is_some_and(Zab::is_observer_master);
+                self.askers.begin(serves && matches!(role, Role::Following { .. }));
                 let epoch = self.zab.as_ref().and_then(Zab::epoch).unwrap_or(0);
                 self.begun = (role != Role::Looking).then_some(Zxid::new(epoch, 0));
                 self.pipeline.handle_role(role, epoch, now, wall);
@@ -94,15 +97,30 @@ impl Replica {
                 }
             }
             Event::Commit { through } => self.commit(through),
+            Event::Request { link, request, .. } if !self.is_leading() => {
+                let is_sync = request.op == OpCode::Sync.raw();
+                self.ask_leader(link, FromLearner::Request(request), |askers| {
+                    !is_sync || askers.push_sync(Some(link))
+                });
+            }
             Event::Request { learner, link, request } => {
                 self.links.insert(learner, link);
                 self.take_request(learner, link, &request);
+            }
+            Event::Revalidate { link, session, timeout_ms, .. } if !self.is_leading() => {
+                let message = FromLearner::Revalidate { session, timeout_ms };
+                self.ask_leader(link, message, |askers| {
+                    askers.push_revalidation(session, Some(link))
+                });
             }
             Event::Revalidate { learner, link, session, timeout_ms } => {
                 self.links.insert(learner, link);
                 let is_valid = self.pipeline.handle_revalidate(learner, session, timeout_ms, now);
                 let message = FromLeader::Revalidated { session, is_valid };
                 self.actions.push_back(Action::ToLearner { link, message });
+            }
+            Event::Touched { sessions, .. } if !self.is_leading() => {
+                self.pipeline.handle_passed_on(&sessions);
             }
             Event::Touched { learner, sessions } => {
                 self.pipeline.handle_touched(learner, &sessions, now);
@@ -117,15 +135,50 @@ impl Replica {
                 let message = FromLearner::Ping { zxid, touched };
                 self.actions.push_back(Action::ToLeader { link, message });
             }
-            Event::Synced => self.pipeline.handle_synced(),
+            Event::Synced => match self.askers.pop_sync() {
+                Some(link) => self.tell_observer(link, FromLeader::Sync),
+                None => self.pipeline.handle_synced(),
+            },
             Event::Revalidated { session, is_valid } => {
-                self.pipeline.handle_revalidated(session, is_valid, now);
+                match self.askers.pop_revalidation(session) {
+                    Some(link) => {
+                        self.tell_observer(link, FromLeader::Revalidated { session, is_valid });
+                    }
+                    None => self.pipeline.handle_revalidated(session, is_valid, now),
+                }
             }
             Event::Confirmed { token } => {
                 self.pipeline.handle_confirmed(token, now, wall);
                 // Before the commits behind it.
                 self.tell_learners();
             }
+        }
+    }
+
+    fn is_leading(&self) -> bool {
+        matches!(self.role, Role::Leading { .. })
+    }
+
+    /// Passes on what an observer has to say to the leader; `note` remembers who has asked.
+    fn ask_leader(
+        &mut self,
+        link: LinkId,
+        message: FromLearner,
+        note: impl FnOnce(&mut Askers) -> bool,
+    ) {
+        let Role::Following { link: leader, .. } = self.role else { return };
+        if note(&mut self.askers) {
+            self.actions.push_back(Action::ToLeader { link: leader, message });
+        } else {
+            self.drop_learner(link);
+        }
+    }
+
+    /// Passes on the leader's answer to an observer, unless that is gone.
+    fn tell_observer(&mut self, link: LinkId, message: FromLeader) {
+        let mut learners = self.zab.iter().flat_map(Zab::learners);
+        if learners.any(|learner| learner.link == link) {
+            self.actions.push_back(Action::ToLearner { link, message });
         }
     }
 
@@ -211,8 +264,14 @@ impl Replica {
             while let Some(message) = self.pipeline.poll_to_leader() {
                 has_said = true;
                 let message = match message {
-                    ToLeader::Request(request) => FromLearner::Request(request),
+                    ToLeader::Request(request) => {
+                        if request.op == OpCode::Sync.raw() {
+                            self.askers.push_sync(None);
+                        }
+                        FromLearner::Request(request)
+                    }
                     ToLeader::Revalidate { session, timeout_ms } => {
+                        self.askers.push_revalidation(session, None);
                         FromLearner::Revalidate { session, timeout_ms }
                     }
                 };

@@ -26,6 +26,7 @@ fn ensemble() -> Ensemble {
         commit_log_count: 500,
         commit_log_bytes_max: 1 << 20,
         extensions: Extensions::ALL,
+        has_observer_masters: false,
     }
 }
 

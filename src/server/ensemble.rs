@@ -67,6 +67,7 @@ pub fn ensemble(config: &Config, writer: &Writer, committed: Zxid) -> Ensemble {
         commit_log_count: usize::try_from(config.log.commit_log_count).unwrap_or(usize::MAX),
         commit_log_bytes_max: COMMIT_LOG_BYTES_MAX,
         extensions: Extensions::ALL,
+        has_observer_masters: from.observer_master_port.is_some(),
     };
     let node = writer.node(CONFIG_PATH);
     ensemble.in_tree(node.as_ref().and_then(|node| node.data()), committed)

@@ -36,6 +36,10 @@ mod leader;
 
 mod learner;
 
+mod relay;
+
+mod masters;
+
 mod joins;
 
 #[cfg(test)]
@@ -57,6 +61,7 @@ use self::joins::Joins;
 use self::leader::{Ending, Leader};
 use self::learner::Learner;
 use self::master::LearnerMaster;
+use self::masters::Masters;
 use self::output::{
     Action, CannotTruncate, LinkId, LogGap, Output, Recovered, Role, Standing, Txns,
 };
@@ -100,6 +105,7 @@ pub struct Zab {
     /// Until when it leaves the election to the others: it has stood back.
     rests_until: Option<Time>,
     joins: Joins,
+    masters: Masters,
     looking_since: Time,
     election_took: Duration,
 }
@@ -121,6 +127,17 @@ enum State {
     Learning(Box<Learner>),
     /// It takes no part any more.
     Left,
+}
+
+impl State {
+    /// What this server is to its learners, if it may have any.
+    fn learner_master(&mut self) -> Option<&mut dyn LearnerMaster> {
+        match self {
+            State::Leading(leader) => Some(&mut **leader),
+            State::Learning(learner) => learner.relay.as_mut().map(|it| it as _),
+            State::Draining | State::Looking | State::Left => None,
+        }
+    }
 }
 
 /// One learner as its leader knows it.
@@ -154,6 +171,7 @@ impl Zab {
             handover: None,
             rests_until: None,
             joins: Joins::new(seed),
+            masters: Masters::new(seed),
             looking_since: now,
             election_took: Duration::ZERO,
         };
@@ -201,6 +219,19 @@ impl Zab {
             State::Leading(_) => Some(self.peer.me()),
             State::Learning(learner) => Some(learner.leader),
             State::Draining | State::Looking | State::Left => None,
+        }
+    }
+
+    /// Whether this server is a follower that serves observers.
+    pub fn is_observer_master(&self) -> bool {
+        matches!(&self.state, State::Learning(learner) if learner.relay.is_some())
+    }
+
+    /// The server that a learner is connected to or about to be: its leader or an observer master.
+    pub fn master(&self) -> Option<ServerId> {
+        match &self.state {
+            State::Learning(learner) => Some(learner.master),
+            State::Leading(_) | State::Draining | State::Looking | State::Left => None,
         }
     }
 
@@ -259,14 +290,15 @@ impl Zab {
         &self.peer.ensemble
     }
 
-    /// The leader's learners that have said who they are, in the order in which they came.
+    /// The learners of a leader, or of a follower that serves observers, that have said who they
+    /// are, in the order in which they came.
     pub fn learners(&self) -> impl Iterator<Item = LearnerStatus> {
-        let leader = match &self.state {
-            State::Leading(leader) => Some(leader),
-            _ => None,
+        let handlers = match &self.state {
+            State::Leading(leader) => leader.handlers.as_slice(),
+            State::Learning(learner) => learner.observers(),
+            State::Draining | State::Looking | State::Left => &[],
         };
-        let handlers = leader.into_iter().flat_map(|leader| &leader.handlers);
-        handlers.filter_map(|handler| {
+        handlers.iter().filter_map(|handler| {
             Some(LearnerStatus {
                 server: handler.server?,
                 link: handler.link,
@@ -376,7 +408,9 @@ impl Zab {
                 leader.over = leader.over.or(is_deserted.then_some("its voters are gone"));
             }
             State::Learning(learner)
-                if !is_reachable && learner.leader == server && learner.is_dialling() =>
+                if !is_reachable
+                    && learner.is_dialling()
+                    && (learner.leader == server || learner.master == server) =>
             {
                 learner.over = Some("the leader cannot be reached");
             }
@@ -411,9 +445,9 @@ fn is_deserted(peer: &Peer, election: &Election, leader: &mut Leader, voter: Ser
 impl Zab {
     /// A learner has connected to this server's quorum port.
     pub fn handle_accepted(&mut self, now: Time, link: LinkId) {
-        match &mut self.state {
-            State::Leading(leader) => leader.handle_accepted(&mut self.peer, now, link),
-            _ => self.peer.perform(Action::Close { link }),
+        match self.state.learner_master() {
+            Some(master) => master.handle_accepted(&mut self.peer, now, link),
+            None => self.peer.perform(Action::Close { link }),
         }
         self.settle(now);
     }
@@ -437,8 +471,12 @@ impl Zab {
 
     /// A learner has sent a packet.
     pub fn handle_from_learner(&mut self, now: Time, link: LinkId, message: FromLearner) {
-        if let State::Leading(leader) = &mut self.state {
-            leader.handle(&mut self.peer, now, link, message);
+        match &mut self.state {
+            State::Leading(leader) => leader.handle(&mut self.peer, now, link, message),
+            State::Learning(learner) => {
+                learner.handle_from_observer(&mut self.peer, now, link, message);
+            }
+            State::Draining | State::Looking | State::Left => {}
         }
         self.settle(now);
     }
@@ -455,7 +493,7 @@ impl Zab {
     pub fn handle_disconnected(&mut self, now: Time, link: LinkId) {
         match &mut self.state {
             State::Leading(leader) => leader.handle_disconnected(&mut self.peer, now, link),
-            State::Learning(learner) => learner.handle_disconnected(link),
+            State::Learning(learner) => learner.handle_disconnected(&mut self.peer, now, link),
             State::Draining | State::Looking | State::Left => {}
         }
         self.settle(now);
@@ -528,8 +566,8 @@ impl Zab {
 
     /// The snapshot that `Action::SendSnapshot` named is on its way, whole.
     pub fn handle_snapshot_sent(&mut self, now: Time, link: LinkId) {
-        if let State::Leading(leader) = &mut self.state {
-            leader.handle_snapshot_sent(&mut self.peer, now, link);
+        if let Some(master) = self.state.learner_master() {
+            master.handle_snapshot_sent(&mut self.peer, now, link);
         }
         self.settle(now);
     }
@@ -551,7 +589,7 @@ impl Zab {
         self.peer.is_receiving = false;
         match &mut self.state {
             State::Leading(leader) => leader.handle_snapshot_failed(&mut self.peer, now, link),
-            State::Learning(learner) => learner.handle_snapshot_failed(&mut self.peer),
+            State::Learning(learner) => learner.handle_snapshot_failed(&mut self.peer, now, link),
             State::Draining | State::Looking | State::Left => {}
         }
         self.settle(now);
@@ -559,8 +597,8 @@ impl Zab {
 
     /// What `Action::ReadLog` asked for.
     pub fn handle_log_read(&mut self, now: Time, link: LinkId, txns: Result<Txns, LogGap>) {
-        if let State::Leading(leader) = &mut self.state {
-            leader.handle_log_read(&mut self.peer, now, link, txns);
+        if let Some(master) = self.state.learner_master() {
+            master.handle_log_read(&mut self.peer, now, link, txns);
         }
         self.settle(now);
     }
@@ -680,13 +718,13 @@ impl Zab {
             return;
         }
         if let State::Learning(learner) = &self.state {
-            if learner.is_out_of_reach {
+            if learner.is_out_of_reach && !learner.has_master() {
                 let until = now + learner::reach_limit(&self.peer) * AVOIDED_LIMITS;
                 self.election.avoid(learner.leader, until);
             }
             match learner.up_to_date {
                 Some(_) => self.joins.handle_joined(),
-                None if learner.is_dialling() => {}
+                None if learner.is_dialling() && !learner.has_master() => {}
                 None => self.joins.handle_failed(learner.leader, reason.unwrap_or_default()),
             }
         }
@@ -749,7 +787,8 @@ impl Zab {
             State::Leading(Box::new(Leader::new(&mut self.peer, now, self.counter_max)))
         } else {
             let pause = self.joins.pause(leader, self.peer.ensemble.tick);
-            State::Learning(Box::new(Learner::new(&mut self.peer, now, leader, pause)))
+            let master = self.masters.next(&self.peer.ensemble, leader);
+            State::Learning(Box::new(Learner::new(&mut self.peer, now, (leader, master), pause)))
         };
     }
 
