@@ -140,6 +140,11 @@ impl PipelineCore {
             phase: phase(zab),
             members: self.member.as_ref().map(|it| it.membership.clone()).unwrap_or_default(),
             observers: observers(zab),
+            is_observer_master: zab.is_observer_master(),
+            observer_master: match zab.role() {
+                Role::Observing { .. } => zab.master().map(|master| master.0),
+                _ => None,
+            },
         }
     }
 

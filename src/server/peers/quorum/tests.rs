@@ -34,6 +34,8 @@ fn settings(peers: &[(i64, u16)]) -> QuorumSettings {
     let host = |port: u16| vec![("127.0.0.1".to_owned(), port)];
     QuorumSettings {
         listen: vec![(Ipv4Addr::LOCALHOST, 0).into()],
+        listen_for_observers: Vec::new(),
+        observer_port: None,
         peers: peers.iter().map(|(id, port)| (ServerId(*id), host(*port))).collect(),
         tick: TICK,
         init_limit_ticks: 10,
