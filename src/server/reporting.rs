@@ -19,8 +19,9 @@ use crate::server::word::wall_at;
 use crate::server::writer::PipelineCore;
 use crate::time::Time;
 use crate::wire::membership::{Membership, ServerAddress};
+use crate::zab::Zab;
 use crate::zab::output::Role;
-use crate::zab::{LearnerStatus, Zab};
+use crate::zab::status::LearnerStatus;
 
 impl PipelineCore {
     /// The answer to a question, with every core's part, to be written out elsewhere.
