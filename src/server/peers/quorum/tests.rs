@@ -13,6 +13,7 @@ use crate::wire::quorum::Extensions;
 
 mod hostile;
 mod links;
+mod observers;
 mod snapshots;
 
 /// What snapshots become in these tests: their bytes.
