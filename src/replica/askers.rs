@@ -6,10 +6,14 @@
 
 use std::collections::VecDeque;
 
-use crate::zab::output::LinkId;
+use crate::replica::Replica;
+use crate::wire::opcode::OpCode;
+use crate::wire::quorum::{FromLeader, FromLearner};
+use crate::zab::Zab;
+use crate::zab::output::{Action, Event, LinkId, Role};
 
-/// So many answers may be awaited for observers and own clients, of either kind. Who asks for more
-/// is disconnected.
+/// So many answers of either kind may be awaited. An observer that asks for more is disconnected;
+/// own clients are bounded elsewhere.
 const COUNT_MAX: usize = 200_000;
 
 /// Whose the awaited answers are, oldest first: an observer's, or, where there is none, those of
@@ -28,20 +32,26 @@ impl Askers {
         *self = Askers { is_serving, ..Askers::default() };
     }
 
-    /// A sync goes to the leader; false if too many do.
+    /// A sync goes to the leader; false if it must not, since too many for observers do.
     pub fn push_sync(&mut self, link: Option<LinkId>) -> bool {
+        if link.is_some() && self.syncs.len() >= COUNT_MAX {
+            return false;
+        }
         if self.is_serving {
             self.syncs.push_back(link);
         }
-        self.syncs.len() <= COUNT_MAX
+        true
     }
 
-    /// A question about a session goes to the leader; false if too many do.
+    /// A question about a session goes to the leader; false as for a sync.
     pub fn push_revalidation(&mut self, session: i64, link: Option<LinkId>) -> bool {
+        if link.is_some() && self.revalidations.len() >= COUNT_MAX {
+            return false;
+        }
         if self.is_serving {
             self.revalidations.push_back((session, link));
         }
-        self.revalidations.len() <= COUNT_MAX
+        true
     }
 
     /// The oldest sync is answered: whose it was, if an observer's.
@@ -52,6 +62,59 @@ impl Askers {
     /// The oldest question, about this session, is answered: whose it was, if an observer's.
     pub fn pop_revalidation(&mut self, session: i64) -> Option<LinkId> {
         self.revalidations.pop_front_if(|(asked, _)| *asked == session)?.1
+    }
+}
+
+impl Replica {
+    /// Passes on what an observer has to say.
+    pub(super) fn take_observers(&mut self, event: Event) {
+        match event {
+            Event::Request { link, request, .. } => {
+                let is_sync = request.op == OpCode::Sync.raw();
+                let is_noted = !is_sync || self.askers.push_sync(Some(link));
+                self.ask_leader(link, FromLearner::Request(request), is_noted);
+            }
+            Event::Revalidate { link, session, timeout_ms, .. } => {
+                let is_noted = self.askers.push_revalidation(session, Some(link));
+                let message = FromLearner::Revalidate { session, timeout_ms };
+                self.ask_leader(link, message, is_noted);
+            }
+            Event::Touched { sessions, .. } => self.pipeline.handle_passed_on(&sessions),
+            _ => unreachable!("learners say nothing else"),
+        }
+    }
+
+    fn ask_leader(&mut self, link: LinkId, message: FromLearner, is_noted: bool) {
+        let Role::Following { link: leader, .. } = self.role else { return };
+        if is_noted {
+            self.actions.push_back(Action::ToLeader { link: leader, message });
+        } else {
+            self.drop_learner(link);
+        }
+    }
+
+    /// The leader has answered the oldest sync.
+    pub(super) fn take_synced(&mut self) {
+        match self.askers.pop_sync() {
+            Some(link) => self.tell_observer(link, FromLeader::Sync),
+            None => self.pipeline.handle_synced(),
+        }
+    }
+
+    /// The leader has said whether a session lives.
+    pub(super) fn take_revalidated(&mut self, session: i64, is_valid: bool) {
+        match self.askers.pop_revalidation(session) {
+            Some(link) => self.tell_observer(link, FromLeader::Revalidated { session, is_valid }),
+            None => self.pipeline.handle_revalidated(session, is_valid, self.now),
+        }
+    }
+
+    /// Passes on the leader's answer to an observer, unless that is gone.
+    fn tell_observer(&mut self, link: LinkId, message: FromLeader) {
+        let mut learners = self.zab.iter().flat_map(Zab::learners);
+        if learners.any(|learner| learner.link == link) {
+            self.actions.push_back(Action::ToLearner { link, message });
+        }
     }
 }
 
@@ -92,5 +155,8 @@ mod tests {
         askers.begin(true);
         assert!((0..COUNT_MAX).all(|_| askers.push_sync(Some(A))));
         assert!(!askers.push_sync(Some(A)));
+        assert!(askers.push_sync(None), "an own client's goes to the leader in any case");
+        let noted = std::iter::from_fn(|| askers.syncs.pop_front());
+        assert_eq!(noted.count(), COUNT_MAX + 1, "what was refused is not answered either");
     }
 }

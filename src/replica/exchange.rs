@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use crate::pipeline::forward::ToLeader;
 use crate::pipeline::reconfig::MembersNow;
-use crate::replica::askers::Askers;
 use crate::replica::{Replica, StateAt};
 use crate::wire::membership::Membership;
 use crate::wire::opcode::OpCode;
@@ -97,30 +96,20 @@ impl Replica {
                 }
             }
             Event::Commit { through } => self.commit(through),
-            Event::Request { link, request, .. } if !self.is_leading() => {
-                let is_sync = request.op == OpCode::Sync.raw();
-                self.ask_leader(link, FromLearner::Request(request), |askers| {
-                    !is_sync || askers.push_sync(Some(link))
-                });
+            Event::Request { .. } | Event::Revalidate { .. } | Event::Touched { .. }
+                if !self.is_leading() =>
+            {
+                self.take_observers(event);
             }
             Event::Request { learner, link, request } => {
                 self.links.insert(learner, link);
                 self.take_request(learner, link, &request);
-            }
-            Event::Revalidate { link, session, timeout_ms, .. } if !self.is_leading() => {
-                let message = FromLearner::Revalidate { session, timeout_ms };
-                self.ask_leader(link, message, |askers| {
-                    askers.push_revalidation(session, Some(link))
-                });
             }
             Event::Revalidate { learner, link, session, timeout_ms } => {
                 self.links.insert(learner, link);
                 let is_valid = self.pipeline.handle_revalidate(learner, session, timeout_ms, now);
                 let message = FromLeader::Revalidated { session, is_valid };
                 self.actions.push_back(Action::ToLearner { link, message });
-            }
-            Event::Touched { sessions, .. } if !self.is_leading() => {
-                self.pipeline.handle_passed_on(&sessions);
             }
             Event::Touched { learner, sessions } => {
                 self.pipeline.handle_touched(learner, &sessions, now);
@@ -135,18 +124,8 @@ impl Replica {
                 let message = FromLearner::Ping { zxid, touched };
                 self.actions.push_back(Action::ToLeader { link, message });
             }
-            Event::Synced => match self.askers.pop_sync() {
-                Some(link) => self.tell_observer(link, FromLeader::Sync),
-                None => self.pipeline.handle_synced(),
-            },
-            Event::Revalidated { session, is_valid } => {
-                match self.askers.pop_revalidation(session) {
-                    Some(link) => {
-                        self.tell_observer(link, FromLeader::Revalidated { session, is_valid });
-                    }
-                    None => self.pipeline.handle_revalidated(session, is_valid, now),
-                }
-            }
+            Event::Synced => self.take_synced(),
+            Event::Revalidated { session, is_valid } => self.take_revalidated(session, is_valid),
             Event::Confirmed { token } => {
                 self.pipeline.handle_confirmed(token, now, wall);
                 // Before the commits behind it.
@@ -157,29 +136,6 @@ impl Replica {
 
     fn is_leading(&self) -> bool {
         matches!(self.role, Role::Leading { .. })
-    }
-
-    /// Passes on what an observer has to say to the leader; `note` remembers who has asked.
-    fn ask_leader(
-        &mut self,
-        link: LinkId,
-        message: FromLearner,
-        note: impl FnOnce(&mut Askers) -> bool,
-    ) {
-        let Role::Following { link: leader, .. } = self.role else { return };
-        if note(&mut self.askers) {
-            self.actions.push_back(Action::ToLeader { link: leader, message });
-        } else {
-            self.drop_learner(link);
-        }
-    }
-
-    /// Passes on the leader's answer to an observer, unless that is gone.
-    fn tell_observer(&mut self, link: LinkId, message: FromLeader) {
-        let mut learners = self.zab.iter().flat_map(Zab::learners);
-        if learners.any(|learner| learner.link == link) {
-            self.actions.push_back(Action::ToLearner { link, message });
-        }
     }
 
     fn apply(&mut self, zxid: Zxid, txn: &[u8]) {

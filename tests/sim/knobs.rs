@@ -182,7 +182,7 @@ impl Knobs {
             drift_ppm: *random.pick(&[0, 100, 5000]),
             one_by_one: *random.pick(&[0, 0, 0b10, u64::MAX]),
             has_modes: random.below(4) == 0,
-            has_observer_masters: seed % 2 == 0,
+            has_observer_masters: seed.is_multiple_of(2),
             tampering: Tampering::default(),
         };
         match random.below(4) {

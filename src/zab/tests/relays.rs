@@ -262,6 +262,21 @@ fn an_observer_hears_what_apaches_would_send() {
 }
 
 #[test]
+fn an_observer_hears_who_leads_where_members_change() {
+    let mut solo = master(1);
+    come(&mut solo, z(2, 1));
+    let (zxid, designated_leader) = (z(2, 3), server(3));
+    solo.hear(proposal(z(2, 2)));
+    solo.hear(proposal(zxid));
+    // One packet that commits both changes the members by the second.
+    solo.hear(FromLeader::CommitAndActivate { zxid, designated_leader });
+    let told = solo.sent_to(OBSERVER);
+    let FromLeader::Proposal { txn, .. } = proposal(zxid) else { unreachable!() };
+    let before = FromLeader::Inform { zxid: z(2, 2), txn: txn.clone() };
+    assert_eq!(told, [before, FromLeader::InformAndActivate { zxid, designated_leader, txn }]);
+}
+
+#[test]
 fn what_an_observer_asks_goes_to_the_leader() {
     let mut solo = master(1);
     come(&mut solo, z(2, 1));
