@@ -128,7 +128,7 @@ fn election() -> Vec<u8> {
     let vote = Vote { leader: ServerId(2), zxid: Zxid::new(1, 7), peer_epoch: 1 };
     for vote in [Some(vote), None] {
         let config = b"server.1=a:1:2\nversion=0".to_vec();
-        Notification { doing: Doing::Looking, vote, round: 1, version: VERSION, config }
+        Notification { doing: Doing::Looking, vote, round: 1, version: VERSION, config, proposed: Vec::new() }
             .encode(&mut out);
     }
     out

@@ -254,8 +254,8 @@ impl PipelineCore {
             Action::SaveCurrentEpoch { epoch } => {
                 member.keeper.keep(Keeping::CurrentEpoch(epoch));
             }
-            Action::Members { current, next } => {
-                self.take_members(&current, next.as_deref());
+            Action::Members { current, next, heard } => {
+                self.take_members(&current, next.as_deref(), heard.as_deref());
             }
             Action::SaveSound => member.keeper.keep(Keeping::Sound),
             Action::SendSnapshot { link, extensions, .. } => self.send_snapshot(link, extensions),
@@ -275,15 +275,16 @@ impl PipelineCore {
     }
 
     /// Connects to whoever is a member or is about to be, and keeps the members in force.
-    fn take_members(&mut self, current: &[u8], next: Option<&[u8]>) {
+    fn take_members(&mut self, current: &[u8], next: Option<&[u8]>, heard: Option<&[u8]>) {
         let me = ensemble::my_id(&self.config);
         let Some(member) = &mut self.member else { return };
-        let known = ensemble::memberships(current, next);
+        let known = ensemble::memberships([Some(current), next, heard]);
         let quorum = ensemble::others(me, &known, |it| it.quorum_port);
         member.quorum.handle_members(quorum);
         let election = ensemble::others(me, &known, |it| it.election_port);
         member.election.handle_members(&election, self.now);
-        let mut known = known.into_iter();
+        // What is only heard of is not kept: the log is to say it.
+        let mut known = ensemble::memberships([Some(current), next, None]).into_iter();
         let Some(in_force) = known.next() else { return };
         let is_new = in_force.version > member.membership.version;
         if is_new {

@@ -6,10 +6,17 @@
 //! its COMMIT, or UPTODATE                     ─► in force
 //! TRUNC before it                             ─► forgotten
 //! a notification, while looking for a leader  ─► in force: some quorum has committed it
+//!                                             ─► heard of: it stands in the sender's log
+//! NEWLEADER, or the own leadership            ─► what was heard of is forgotten
 //! ```
+//!
+//! What is heard of changes no quorum ([`Ensemble::heard`]): it lets a server that has not heard of
+//! a proposal in time speak with those who cannot do without it, and find the leader that they
+//! elect. From that leader it has the proposal, or hears that there is none.
 //!
 //! What is proposed stands in the log and so in the tree, from where a server that starts has it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::wire::membership::Membership;
@@ -123,10 +130,60 @@ impl Peer {
         }
     }
 
+    /// Takes in which members stand in the log of `from`, which says so in each notification, or
+    /// says nothing of any. Whether other members are heard of from here on.
+    ///
+    /// It is believed while one that has said so can be reached and says it: where all who have a
+    /// proposal are gone, the others do without it.
+    pub fn hear(&mut self, from: ServerId, proposed: &[u8]) -> bool {
+        let heard = self.ensemble.heard.as_ref().map(|heard| heard.version);
+        let said = Membership::version_of(proposed)
+            .filter(|said| self.ensemble.is_dynamic && *said > self.ensemble.newest());
+        if said.is_none_or(|said| Some(said) < heard) {
+            self.heard_from.remove(&from);
+            return self.stop_hearing();
+        }
+        if said == heard {
+            if self.ensemble.may_vote(from) {
+                self.heard_from.insert(from);
+            }
+            return false;
+        }
+        let Some(next) = NextConfig::parse(proposed) else { return false };
+        let version = next.zxid();
+        let ensemble = self.ensemble.with_heard(Some(next));
+        if !ensemble.may_vote(from) {
+            return false;
+        }
+        tracing::info!(%from, %version, "heard that other members are proposed");
+        self.ensemble = Arc::new(ensemble);
+        self.heard_from = BTreeSet::from([from]);
+        self.tell_members();
+        true
+    }
+
+    /// Forgets what was heard of once nobody says it any more. Whether it was forgotten.
+    pub fn stop_hearing(&mut self) -> bool {
+        self.heard_from.is_empty() && self.forget_heard()
+    }
+
+    /// What was heard of is no more: this server leads, or its leader has said what there is.
+    /// Whether there was anything.
+    pub fn forget_heard(&mut self) -> bool {
+        self.heard_from.clear();
+        if self.ensemble.heard.is_none() {
+            return false;
+        }
+        self.ensemble = Arc::new(self.ensemble.with_heard(None));
+        self.tell_members();
+        true
+    }
+
     fn tell_members(&mut self) {
-        let Ensemble { config, next, .. } = &*self.ensemble;
-        let (current, next) = (Arc::clone(config), next.as_ref().map(|it| Arc::clone(&it.config)));
-        self.perform(Action::Members { current, next });
+        let text = |config: &Option<Box<NextConfig>>| config.as_ref().map(|it| it.config.clone());
+        let Ensemble { config, next, heard, .. } = &*self.ensemble;
+        let (current, next, heard) = (Arc::clone(config), text(next), text(heard));
+        self.perform(Action::Members { current, next, heard });
     }
 
     /// Whether `leader` votes in the proposed members, at the quorum addresses that it has.

@@ -318,9 +318,13 @@ impl Zab {
                 return;
             }
             State::Looking => {
-                if self.peer.adopt(&notification.config) {
-                    self.tell_election();
+                let are_adopted = self.peer.adopt(&notification.config);
+                let are_heard = self.peer.hear(from, &notification.proposed);
+                self.tell_election();
+                if are_adopted {
                     self.look_for_leader(now);
+                } else if are_heard {
+                    self.election.handle_heard(now);
                 }
             }
             State::Leading(leader) => {
@@ -367,7 +371,14 @@ impl Zab {
             return;
         }
         self.election.handle_reachable(now, server, is_reachable);
+        if !is_reachable {
+            self.peer.heard_from.remove(&server);
+        }
         match &mut self.state {
+            State::Looking if self.peer.stop_hearing() => {
+                self.tell_election();
+                self.election.handle_heard(now);
+            }
             State::Leading(leader) if !is_reachable => {
                 let is_deserted = is_deserted(&self.peer, &self.election, leader, server);
                 leader.over = leader.over.or(is_deserted.then_some("its voters are gone"));
@@ -718,8 +729,13 @@ impl Zab {
             zxid: self.peer.last(),
             peer_epoch: self.peer.current_epoch,
         };
-        self.election.start(now, vote);
         let waiting = std::mem::take(&mut self.waiting);
+        for it in &waiting {
+            self.peer.hear(it.from, &it.notification.proposed);
+        }
+        self.peer.stop_hearing();
+        self.tell_election();
+        self.election.start(now, vote);
         let newest =
             waiting.iter().max_by_key(|it| Membership::version_of(&it.notification.config));
         if newest.is_some_and(|newest| self.peer.adopt(&newest.notification.config)) {
@@ -743,6 +759,7 @@ impl Zab {
     /// Leads, or joins the leader.
     fn begin(&mut self, now: Time, leader: ServerId) {
         self.state = if leader == self.peer.me() {
+            self.peer.forget_heard();
             State::Leading(Box::new(Leader::new(&mut self.peer, now, self.counter_max)))
         } else {
             let pause = self.joins.pause(leader, self.peer.ensemble.tick);

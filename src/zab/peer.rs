@@ -1,7 +1,7 @@
 //! What a server is whether it leads, follows or looks for a leader: its log's end, its epochs, and
 //! what it asks of its surroundings.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,8 @@ use crate::zxid::Zxid;
 #[derive(Debug)]
 pub(super) struct Peer {
     pub ensemble: Arc<Ensemble>,
+    /// Who says what the ensemble has heard of.
+    pub heard_from: BTreeSet<ServerId>,
     pub history: History,
     /// How far the log is durable; never beyond its end.
     pub persisted: Zxid,
@@ -50,6 +52,7 @@ impl Peer {
         let is_damaged = recovered.standing == Standing::Damaged;
         Peer {
             ensemble: Arc::new(ensemble),
+            heard_from: BTreeSet::new(),
             history: History::new(recovered.last),
             persisted: recovered.last,
             committed: recovered.committed,

@@ -20,15 +20,22 @@ fn notifications() -> impl Strategy<Value = Notification> {
         let leader = ServerId(if leader == NOT_VOTING { 0 } else { leader });
         Vote { leader, zxid: Zxid::from_raw(zxid), peer_epoch }
     });
-    (doing, prop::option::of(vote), any::<i64>(), 2..9, vec(any::<u8>(), 0..99)).prop_map(
-        |(doing, vote, round, version, config)| Notification {
+    (
+        doing,
+        prop::option::of(vote),
+        any::<i64>(),
+        2..9,
+        vec(any::<u8>(), 0..99),
+        vec(any::<u8>(), 0..99),
+    )
+        .prop_map(|(doing, vote, round, version, config, proposed)| Notification {
             doing,
             vote,
             round,
             version,
             config,
-        },
-    )
+            proposed,
+        })
 }
 
 fn hosts() -> impl Strategy<Value = String> {
@@ -84,6 +91,7 @@ fn old_servers_say_less() {
         round: 5,
         version,
         config: Vec::new(),
+        proposed: Vec::new(),
     };
     let full = fields(2, [3, Zxid::new(7, 9).raw(), 5, 8]);
     // Without an epoch it is that of the zxid.
@@ -197,6 +205,7 @@ fn what_old_receivers_would_misread_is_not_sent() {
         round: 1,
         version: 1,
         config: b"left out".to_vec(),
+        proposed: b"this too".to_vec(),
     };
     assert_eq!(frame(&notification).len(), 44);
 }
@@ -221,7 +230,8 @@ mod golden {
     fn check(head: &str, doing: Doing, vote: Option<Vote>, round: i64) {
         let golden = [&hex(head)[..], CONFIG.as_bytes()].concat();
         let config = CONFIG.as_bytes().to_vec();
-        let expected = Notification { doing, vote, round, version: VERSION, config };
+        let expected =
+            Notification { doing, vote, round, version: VERSION, config, proposed: Vec::new() };
         assert_eq!(frame(&expected), golden);
         let (contents, length) = decode_frame(&golden).unwrap().unwrap();
         assert_eq!(length, golden.len());
