@@ -16,7 +16,6 @@
 //!
 //! What is proposed stands in the log and so in the tree, from where a server that starts has it.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::wire::membership::Membership;
@@ -28,6 +27,8 @@ use crate::zab::output::Action;
 use crate::zab::peer::Peer;
 use crate::zxid::Zxid;
 
+/// What so many servers say of proposed members is kept; there are no more members than that.
+const SAID_MAX: usize = 256;
 /// Where a transaction's type stands: behind session, cxid, zxid and time.
 const OP_AT: std::ops::Range<usize> = 28..32;
 
@@ -132,51 +133,42 @@ impl Peer {
 
     /// Takes in which members stand in the log of `from`, which says so in each notification, or
     /// says nothing of any. Whether other members are heard of from here on.
-    ///
-    /// It is believed while one that has said so can be reached and says it: where all who have a
-    /// proposal are gone, the others do without it.
     pub fn hear(&mut self, from: ServerId, proposed: &[u8]) -> bool {
-        let heard = self.ensemble.heard.as_ref().map(|heard| heard.version);
         let said = Membership::version_of(proposed)
-            .filter(|said| self.ensemble.is_dynamic && *said > self.ensemble.newest());
-        if said.is_none_or(|said| Some(said) < heard) {
-            self.heard_from.remove(&from);
-            return self.stop_hearing();
-        }
-        if said == heard {
-            if self.ensemble.may_vote(from) {
-                self.heard_from.insert(from);
+            .filter(|version| self.ensemble.is_dynamic && *version > self.ensemble.newest())
+            .and_then(|_| NextConfig::parse(proposed))
+            // A stranger that would be one among them too has nothing to do with this ensemble.
+            .filter(|said| self.ensemble.with_heard(Some(said.clone())).may_vote(from));
+        match said {
+            Some(said) if self.said.len() < SAID_MAX || self.said.contains_key(&from) => {
+                self.said.insert(from, said);
             }
-            return false;
+            _ => {
+                self.said.remove(&from);
+            }
         }
-        let Some(next) = NextConfig::parse(proposed) else { return false };
-        let version = next.zxid();
-        let ensemble = self.ensemble.with_heard(Some(next));
-        if !ensemble.may_vote(from) {
-            return false;
-        }
-        tracing::info!(%from, %version, "heard that other members are proposed");
-        self.ensemble = Arc::new(ensemble);
-        self.heard_from = BTreeSet::from([from]);
-        self.tell_members();
-        true
+        self.note_heard()
     }
 
-    /// Forgets what was heard of once nobody says it any more. Whether it was forgotten.
-    pub fn stop_hearing(&mut self) -> bool {
-        self.heard_from.is_empty() && self.forget_heard()
+    /// The newest of what is said is what is heard of: where all who have a proposal are gone, so
+    /// is what was heard of it. Whether other members are heard of from here on.
+    pub fn note_heard(&mut self) -> bool {
+        let newest = self.said.values().max_by_key(|said| said.version).cloned();
+        let ensemble = self.ensemble.with_heard(newest);
+        if ensemble.heard == self.ensemble.heard {
+            return false;
+        }
+        let version = ensemble.heard.as_ref().map(|heard| heard.zxid());
+        tracing::info!(?version, "hears of members that are proposed");
+        self.ensemble = Arc::new(ensemble);
+        self.tell_members();
+        true
     }
 
     /// What was heard of is no more: this server leads, or its leader has said what there is.
-    /// Whether there was anything.
-    pub fn forget_heard(&mut self) -> bool {
-        self.heard_from.clear();
-        if self.ensemble.heard.is_none() {
-            return false;
-        }
-        self.ensemble = Arc::new(self.ensemble.with_heard(None));
-        self.tell_members();
-        true
+    pub fn forget_heard(&mut self) {
+        self.said.clear();
+        self.note_heard();
     }
 
     fn tell_members(&mut self) {

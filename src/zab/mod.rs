@@ -372,10 +372,10 @@ impl Zab {
         }
         self.election.handle_reachable(now, server, is_reachable);
         if !is_reachable {
-            self.peer.heard_from.remove(&server);
+            self.peer.said.remove(&server);
         }
         match &mut self.state {
-            State::Looking if self.peer.stop_hearing() => {
+            State::Looking if self.peer.note_heard() => {
                 self.tell_election();
                 self.election.handle_heard(now);
             }
@@ -730,18 +730,18 @@ impl Zab {
             peer_epoch: self.peer.current_epoch,
         };
         let waiting = std::mem::take(&mut self.waiting);
+        let newest =
+            waiting.iter().max_by_key(|it| Membership::version_of(&it.notification.config));
+        if let Some(newest) = newest {
+            self.peer.adopt(&newest.notification.config);
+        }
         for it in &waiting {
             self.peer.hear(it.from, &it.notification.proposed);
         }
-        self.peer.stop_hearing();
+        // Who was lost meanwhile says nothing any more.
+        self.peer.note_heard();
         self.tell_election();
         self.election.start(now, vote);
-        let newest =
-            waiting.iter().max_by_key(|it| Membership::version_of(&it.notification.config));
-        if newest.is_some_and(|newest| self.peer.adopt(&newest.notification.config)) {
-            self.tell_election();
-            self.election.start(now, vote);
-        }
         for waiting in waiting {
             self.election.handle_notification(now, waiting.from, &waiting.notification);
         }
