@@ -315,6 +315,15 @@ impl Election {
         self.state = State::Settled { doing, supporters };
     }
 
+    /// Whether the sender, which was of this election and has voted for `leader`, is in another by
+    /// now.
+    pub fn looks_again(&self, leader: ServerId, notification: &Notification) -> bool {
+        let is_later = notification.round > self.round;
+        let votes_otherwise = notification.round == self.round
+            && notification.vote.is_some_and(|vote| vote.leader != leader);
+        notification.doing == Doing::Looking && (is_later || votes_otherwise)
+    }
+
     /// What notifications say that this server does.
     pub fn doing(&self) -> Doing {
         match &self.state {

@@ -328,14 +328,14 @@ impl Zab {
                 }
             }
             State::Leading(leader) => {
-                if looks_again(&self.election, self.peer.me(), &notification)
+                if self.election.looks_again(self.peer.me(), &notification)
                     && is_deserted(&self.peer, &self.election, leader, from)
                 {
                     leader.over = Some("its voters have changed their minds");
                 }
             }
             State::Learning(learner) => {
-                let looks_again = looks_again(&self.election, learner.leader, &notification);
+                let looks_again = self.election.looks_again(learner.leader, &notification);
                 if learner.is_dialling() && learner.leader == from && looks_again {
                     learner.over = Some("the leader looks for a leader itself");
                 }
@@ -392,14 +392,6 @@ impl Zab {
         }
         self.settle(now);
     }
-}
-
-/// Whether the sender, which was of this election and has voted for `leader`, is in another by now.
-fn looks_again(election: &Election, leader: ServerId, notification: &Notification) -> bool {
-    let is_later = notification.round > election.round();
-    let votes_otherwise = notification.round == election.round()
-        && notification.vote.is_some_and(|vote| vote.leader != leader);
-    notification.doing == Doing::Looking && (is_later || votes_otherwise)
 }
 
 /// Notes that `voter` will not come, and says whether so many of those who elected this leader are
