@@ -21,6 +21,8 @@
 //! * A leader that cannot be reached is passed over for a while, if there can be another one: see
 //!   [`Election::avoid`].
 //! * Who only asks does so every second, not every minute: nobody tells it when things change.
+//! * Members that are proposed in another's log are spoken with and may be voted for; they make no
+//!   quorum. See [`Ensemble::heard`].
 //! * The wiped and the damaged have no vote; see [`Standing`].
 
 use std::cmp::Ordering;
