@@ -8,8 +8,11 @@ use std::time::Duration;
 use crate::io::ring::{Completion, Ring, Token};
 use crate::log::LogError;
 use crate::replica::ReceivedState;
+use crate::server::background::Errand;
+use crate::server::client_port::{MoveError, Moved};
 use crate::server::ensemble;
 use crate::server::keeper::{Keeper, Keeping, Kept};
+use crate::server::message::ToClients;
 use crate::server::peers::election::ElectionPort;
 use crate::server::peers::election::contacts::ElectionEvent;
 use crate::server::peers::quorum::{PeerEvent, QuorumPort};
@@ -18,7 +21,7 @@ use crate::snapshot::load::LoadOptions;
 use crate::snapshot::transfer::{self, Form, Incoming, Received};
 use crate::time::Time;
 use crate::tree::writer::TreeConfig;
-use crate::wire::membership::Membership;
+use crate::wire::membership::{Membership, ServerSpec};
 use crate::wire::quorum::Extensions;
 use crate::zab::output::{Action, LinkId, LogGap, Role};
 use crate::zxid::Zxid;
@@ -289,16 +292,46 @@ impl PipelineCore {
         let is_new = in_force.version > member.membership.version;
         if is_new {
             tracing::info!("members in force: {}", in_force.text().replace('\n', " "));
-            let own = |it: &Membership| {
-                it.server(me.0).map(|own| (own.addresses.clone(), own.client.clone()))
-            };
-            if own(&in_force).is_some() && own(&in_force) != own(&member.membership) {
-                tracing::warn!("this server's own addresses are taken from its next start on");
+            let own = |it: &Membership| it.server(me.0).cloned();
+            let (old, new) = (own(&member.membership), own(&in_force));
+            let ports = |it: &Option<ServerSpec>| it.as_ref().map(|it| it.addresses.clone());
+            if new.is_some() && ports(&new) != ports(&old) {
+                tracing::warn!(
+                    "this server's own ports for peers are taken from its next start on"
+                );
             }
             member.membership.clone_from(&in_force);
+            let client = new.and_then(|new| new.client);
+            if let Some((host, port)) =
+                client.filter(|it| old.and_then(|it| it.client).as_ref() != Some(it))
+            {
+                let errand = Errand::MovePort { from: self.port, host, port };
+                self.background
+                    .errands
+                    .send(errand)
+                    .expect("the background ends after the pipeline");
+            }
         }
         let current = is_new.then_some(in_force);
         member.keeper.keep(Keeping::Members { current, next: known.next() });
+    }
+
+    /// The clients' port has moved, or could not.
+    pub(super) fn hear_moved(&mut self, moved: Result<Moved, MoveError>) {
+        match moved {
+            Ok((port, listeners)) => {
+                let (old, new) = (self.port.address(), port.address());
+                tracing::info!("clients are taken at {new} from now on, and no longer at {old}");
+                self.port = port;
+                for (client, listener) in self.clients.iter_mut().zip(listeners) {
+                    client.send(ToClients::Listen { listener });
+                }
+            }
+            Err(error) => {
+                let here = self.port.address();
+                tracing::error!("{error}: clients are taken at {here} as before");
+            }
+        }
     }
 
     /// The server stops as soon as this turn is over: nothing more is acknowledged.
