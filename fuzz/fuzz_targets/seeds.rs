@@ -61,7 +61,7 @@ fn main() {
     put_all("snapshot", snapshots(&archives));
 }
 
-const EXTENSIONS: Extensions = Extensions { chunked_snapshot: true };
+const EXTENSIONS: Extensions = Extensions::ALL;
 
 /// A packet of each kind that a learner sends.
 fn from_learner() -> Vec<u8> {
