@@ -79,9 +79,10 @@ def fill(server, count, root, fan_out=100):
     return load(server, "fill", "--count", str(count), "--fan-out", str(fan_out), "--root", root)
 
 
-def resident_bytes(server):
+def resident_bytes(server, field="VmRSS"):
+    """What is resident now; what was at its highest with `VmHWM`."""
     status = pathlib.Path(f"/proc/{server.process.pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) * 1024
+    return int(status.split(f"{field}:")[1].split()[0]) * 1024
 
 
 def memory(sides, flags):
@@ -114,6 +115,8 @@ def snapshot(sides, flags):
                 for _ in range(flags.rounds):
                     told = load(server, "set", "--seconds", str(flags.seconds * 2))
                     side.note_run(f"set, {nodes} nodes, snapshots {name}", told)
+                highest = resident_bytes(server, "VmHWM") / (1 << 20)
+                side.note(f"set, {nodes} nodes, snapshots {name}", "memory at its highest, MiB", highest)
 
 
 def directory(sides, flags):

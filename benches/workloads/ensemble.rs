@@ -78,6 +78,7 @@ fn member(server: usize) -> Replica {
         config: Arc::from([]),
         config_version: 0,
         next: None,
+        heard: None,
         is_dynamic: false,
         tick: Duration::from_secs(2),
         init_limit_ticks: 10,

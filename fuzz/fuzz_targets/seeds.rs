@@ -61,7 +61,7 @@ fn main() {
     put_all("snapshot", snapshots(&archives));
 }
 
-const EXTENSIONS: Extensions = Extensions { chunked_snapshot: true };
+const EXTENSIONS: Extensions = Extensions::ALL;
 
 /// A packet of each kind that a learner sends.
 fn from_learner() -> Vec<u8> {
@@ -126,10 +126,10 @@ fn election() -> Vec<u8> {
     let mut out = Vec::new();
     Greeting { server: Some(ServerId(2)), addresses }.encode(&mut out);
     let vote = Vote { leader: ServerId(2), zxid: Zxid::new(1, 7), peer_epoch: 1 };
-    for vote in [Some(vote), None] {
+    for (vote, proposed) in [(Some(vote), &b"server.2=b:1:2\nversion=100000007"[..]), (None, b"")] {
         let config = b"server.1=a:1:2\nversion=0".to_vec();
-        Notification { doing: Doing::Looking, vote, round: 1, version: VERSION, config }
-            .encode(&mut out);
+        let (doing, proposed) = (Doing::Looking, proposed.to_vec());
+        Notification { doing, vote, round: 1, version: VERSION, config, proposed }.encode(&mut out);
     }
     out
 }

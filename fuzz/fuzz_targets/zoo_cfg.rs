@@ -16,7 +16,8 @@ use input::Input;
 use libfuzzer_sys::fuzz_target;
 use ringkeeper::config::properties::Sources;
 use ringkeeper::config::raw::RawConfig;
-use ringkeeper::config::{Config, ensemble};
+use ringkeeper::config::Config;
+use ringkeeper::wire::membership::parse_server;
 
 fuzz_target!(|bytes: &[u8]| {
     let mut input = Input(bytes);
@@ -63,7 +64,7 @@ fn names_a_host(key: &str, value: &str) -> bool {
     if !key.starts_with("server.") {
         return false;
     }
-    let server = ensemble::parse_server(1, value);
+    let server = parse_server(1, value);
     let client = server.ok().and_then(|server| server.client);
     client.is_some_and(|(host, _)| host.parse::<IpAddr>().is_err())
 }

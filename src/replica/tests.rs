@@ -21,6 +21,7 @@ fn ensemble() -> Ensemble {
         config: Arc::from(&b"version=0"[..]),
         config_version: 0,
         next: None,
+        heard: None,
         is_dynamic: false,
         tick: Duration::from_secs(2),
         init_limit_ticks: 10,

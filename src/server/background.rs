@@ -16,6 +16,7 @@ use crate::io::wake::Waker;
 use crate::log::LogError;
 use crate::log::segment::{self, PreparedSegment, RetiredSegment, SegmentRequest};
 use crate::server::answering::{AnswerJob, Answered};
+use crate::server::client_port::{ClientPort, MoveError, Moved};
 use crate::server::reach::Reach;
 use crate::server::report::{Question, ServerReport};
 use crate::snapshot::backup::Backup;
@@ -48,6 +49,28 @@ pub struct SnapshotDone {
     pub result: Result<Zxid, SnapshotError>,
 }
 
+/// A job for the executor that may wait for files, the kernel and name servers.
+pub enum Errand {
+    Answer(AnswerJob),
+    /// The clients' port is to be opened at another address.
+    MovePort {
+        from: ClientPort,
+        host: String,
+        port: u16,
+    },
+}
+
+impl Errand {
+    fn perform(self) -> Option<Done> {
+        match self {
+            Errand::Answer(job) => job.perform().map(Done::Answered),
+            Errand::MovePort { from, host, port } => {
+                from.moved(&host, port).transpose().map(Done::Moved)
+            }
+        }
+    }
+}
+
 /// What the background has to say to the pipeline.
 pub enum Done {
     Prepared(Result<PreparedSegment, LogError>),
@@ -55,6 +78,8 @@ pub enum Done {
     /// A backup is written, or has failed: its version is no longer needed.
     BackedUp,
     Answered(Answered),
+    /// The clients' port at its new address, one listener for each client core.
+    Moved(Result<Moved, MoveError>),
     /// A question over HTTP.
     Asked(Question, oneshot::Sender<Box<ServerReport>>),
     /// A backup is asked for over HTTP.
@@ -89,7 +114,7 @@ impl Asking {
 pub struct Background {
     pub segments: Sender<SegmentJob>,
     pub snapshots: Sender<SnapshotJob>,
-    pub answers: Sender<AnswerJob>,
+    pub errands: Sender<Errand>,
     pub done: Receiver<Done>,
     pub asking: Asking,
 }
@@ -136,12 +161,12 @@ pub fn start(
             }
         }
     })?;
-    let (to_answers, answer_jobs) = channel::<AnswerJob>();
+    let (to_errands, errands) = channel::<Errand>();
     let (answers_done, answers_waker) = (done.clone(), waker.clone());
     let answers = spawn_core("answers", None, move || async move {
-        for job in answer_jobs {
-            if let Some(answered) = job.perform() {
-                tell(&answers_done, &answers_waker, Done::Answered(answered));
+        for errand in errands {
+            if let Some(done) = errand.perform() {
+                tell(&answers_done, &answers_waker, done);
             }
         }
     })?;
@@ -168,7 +193,7 @@ pub fn start(
     let background = Background {
         segments: to_segments,
         snapshots: to_snapshots,
-        answers: to_answers,
+        errands: to_errands,
         done: from_background,
         asking,
     };

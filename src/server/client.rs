@@ -12,6 +12,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -70,7 +71,7 @@ pub struct ClientConfig {
 /// What a client core tells its ring at the end of a turn.
 #[derive(Debug)]
 pub(super) enum Command {
-    Attach(Token, std::os::fd::OwnedFd),
+    Attach(Token, OwnedFd),
     Close(Token),
     Pause(Token),
     Resume(Token),
@@ -128,6 +129,8 @@ pub struct ClientCore {
     pub(super) words: Words,
     /// Answers that are being gathered.
     pub(super) gathering: VecDeque<Gathering>,
+    /// Where clients are taken from now on, until the ring has it.
+    pub(super) moved_to: Option<OwnedFd>,
     pub(super) stopping: bool,
     /// Whether what waits for the pipeline will be answered before the server stops.
     pub(super) answers_come: bool,
@@ -196,6 +199,7 @@ impl ClientCore {
             stages: Stages::new(),
             words,
             gathering: VecDeque::new(),
+            moved_to: None,
             stopping: false,
             answers_come: true,
         }
@@ -628,9 +632,15 @@ impl ClientCore {
     /// Whether the core must be called again although nothing happens in its ring.
     pub fn has_work(&self) -> bool {
         !self.links.from_pipeline.is_empty()
+            || self.moved_to.is_some()
             || !self.gathering.is_empty()
             || !self.told.is_empty()
             || (!self.batch.items.is_empty() && self.links.to_pipeline.has_room())
+    }
+
+    /// A listener that takes the place of the one that the ring has.
+    pub fn take_listener(&mut self) -> Option<OwnedFd> {
+        self.moved_to.take()
     }
 
     /// When [`ClientCore::handle_timeout`] is due next.

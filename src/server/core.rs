@@ -11,6 +11,7 @@
 //! The loop is the executor's one task and waits in its own ring, not in glommio's reactor, which
 //! parks with a `membarrier` each time.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -21,7 +22,7 @@ use crate::log::LogError;
 use crate::server::client::ClientCore;
 use crate::server::stages::Stage;
 use crate::server::writer::PipelineCore;
-use crate::time::Time;
+use crate::time::{Time, WallMs};
 
 /// How long a core waits at most: so that a role's forgotten deadline costs no more than this.
 const WAIT_MAX: Duration = Duration::from_secs(1);
@@ -34,7 +35,7 @@ pub struct Roles {
     pub pipeline: Option<PipelineCore>,
     pub clients: Option<ClientCore>,
     /// The clients' listeners, by their tokens.
-    pub listeners: Vec<(Token, std::os::fd::OwnedFd)>,
+    pub listeners: Vec<(Token, OwnedFd)>,
 }
 
 /// Why a core ended before it was told to.
@@ -66,12 +67,7 @@ pub fn run(mut ring: Ring, mut roles: Roles, stop: &Arc<AtomicBool>) -> Result<(
         ring.turn(if is_submitting { Wait::No } else { wait })?;
         let (now, wall) = (clock::now(), clock::wall());
         let mut accept_failed = false;
-        if let Some(pipeline) = &mut roles.pipeline {
-            pipeline.set_time(now, wall);
-        }
-        if let Some(clients) = &mut roles.clients {
-            clients.set_time(now, wall);
-        }
+        set_time(&mut roles, now, wall);
         let before = packet_counts(&roles);
         if let Some(clients) = &mut roles.clients {
             // What other cores have told comes before what clients ask, who may know of it.
@@ -99,6 +95,9 @@ pub fn run(mut ring: Ring, mut roles: Roles, stop: &Arc<AtomicBool>) -> Result<(
             listeners.iter().for_each(|&token| ring.resume_accept(token));
         }
         turn(&mut ring, &mut roles, now)?;
+        if stopped.is_none() {
+            move_listener(&mut ring, &mut roles, &listeners);
+        }
         if stopped.is_none() && stop.load(Ordering::Relaxed) {
             stopped = Some(now);
             listeners.iter().for_each(|&token| ring.close(token));
@@ -120,6 +119,24 @@ pub fn run(mut ring: Ring, mut roles: Roles, stop: &Arc<AtomicBool>) -> Result<(
             }
         }
         wait = how_long(&roles, now, stopped.is_some() || paused.is_some());
+    }
+}
+
+fn set_time(roles: &mut Roles, now: Time, wall: WallMs) {
+    if let Some(pipeline) = &mut roles.pipeline {
+        pipeline.set_time(now, wall);
+    }
+    if let Some(clients) = &mut roles.clients {
+        clients.set_time(now, wall);
+    }
+}
+
+/// Takes clients at another address, if there is one.
+fn move_listener(ring: &mut Ring, roles: &mut Roles, listeners: &[Token]) {
+    let moved = roles.clients.as_mut().and_then(ClientCore::take_listener);
+    if let (Some(listener), Some(&token)) = (moved, listeners.first()) {
+        ring.close(token);
+        ring.listen(token, listener);
     }
 }
 

@@ -60,6 +60,7 @@ pub fn ensemble(config: &Config, writer: &Writer, committed: Zxid) -> Ensemble {
         config: Arc::from(from.text().into_bytes()),
         config_version: from.version.cast_signed(),
         next: None,
+        heard: None,
         is_dynamic: config.features.reconfig,
         tick: tick(config),
         init_limit_ticks: ticks(from.init_limit_ticks),
@@ -116,9 +117,9 @@ pub fn others(me: ServerId, memberships: &[Membership], port: Port) -> Addresses
     others
 }
 
-/// The members that an ensemble has and may get.
-pub fn memberships(current: &[u8], next: Option<&[u8]>) -> Vec<Membership> {
-    let texts = [Some(current), next].into_iter().flatten();
+/// The members that an ensemble has and may get: in force, proposed, heard of.
+pub fn memberships(texts: [Option<&[u8]>; 3]) -> Vec<Membership> {
+    let texts = texts.into_iter().flatten();
     texts.filter_map(|text| Membership::parse(text).ok()).collect()
 }
 
@@ -136,7 +137,7 @@ pub fn open(
     now: Time,
 ) -> Result<Member, ListenError> {
     let next = ensemble.next.as_ref().map(|next| &*next.config);
-    let known = memberships(&ensemble.config, next);
+    let known = memberships([Some(&ensemble.config), next, None]);
     let own = config.ensemble.own().expect("a member's configuration has its own line");
     let on_all = config.ensemble.listen_on_all_addresses;
     let ticks = |ticks: u64| u32::try_from(ticks).unwrap_or(u32::MAX);

@@ -8,8 +8,11 @@ use std::time::Duration;
 use crate::io::ring::{Completion, Ring, Token};
 use crate::log::LogError;
 use crate::replica::ReceivedState;
+use crate::server::background::Errand;
+use crate::server::client_port::{MoveError, Moved};
 use crate::server::ensemble;
 use crate::server::keeper::{Keeper, Keeping, Kept};
+use crate::server::message::ToClients;
 use crate::server::peers::election::ElectionPort;
 use crate::server::peers::election::contacts::ElectionEvent;
 use crate::server::peers::quorum::{PeerEvent, QuorumPort};
@@ -18,7 +21,7 @@ use crate::snapshot::load::LoadOptions;
 use crate::snapshot::transfer::{self, Form, Incoming, Received};
 use crate::time::Time;
 use crate::tree::writer::TreeConfig;
-use crate::wire::membership::Membership;
+use crate::wire::membership::{Membership, ServerSpec};
 use crate::wire::quorum::Extensions;
 use crate::zab::output::{Action, LinkId, LogGap, Role};
 use crate::zxid::Zxid;
@@ -254,8 +257,8 @@ impl PipelineCore {
             Action::SaveCurrentEpoch { epoch } => {
                 member.keeper.keep(Keeping::CurrentEpoch(epoch));
             }
-            Action::Members { current, next } => {
-                self.take_members(&current, next.as_deref());
+            Action::Members { current, next, heard } => {
+                self.take_members(&current, next.as_deref(), heard.as_deref());
             }
             Action::SaveSound => member.keeper.keep(Keeping::Sound),
             Action::SendSnapshot { link, extensions, .. } => self.send_snapshot(link, extensions),
@@ -275,29 +278,60 @@ impl PipelineCore {
     }
 
     /// Connects to whoever is a member or is about to be, and keeps the members in force.
-    fn take_members(&mut self, current: &[u8], next: Option<&[u8]>) {
+    fn take_members(&mut self, current: &[u8], next: Option<&[u8]>, heard: Option<&[u8]>) {
         let me = ensemble::my_id(&self.config);
         let Some(member) = &mut self.member else { return };
-        let known = ensemble::memberships(current, next);
+        let known = ensemble::memberships([Some(current), next, heard]);
         let quorum = ensemble::others(me, &known, |it| it.quorum_port);
         member.quorum.handle_members(quorum);
         let election = ensemble::others(me, &known, |it| it.election_port);
         member.election.handle_members(&election, self.now);
-        let mut known = known.into_iter();
+        // What is only heard of is not kept: the log is to say it.
+        let mut known = ensemble::memberships([Some(current), next, None]).into_iter();
         let Some(in_force) = known.next() else { return };
         let is_new = in_force.version > member.membership.version;
         if is_new {
             tracing::info!("members in force: {}", in_force.text().replace('\n', " "));
-            let own = |it: &Membership| {
-                it.server(me.0).map(|own| (own.addresses.clone(), own.client.clone()))
-            };
-            if own(&in_force).is_some() && own(&in_force) != own(&member.membership) {
-                tracing::warn!("this server's own addresses are taken from its next start on");
+            let own = |it: &Membership| it.server(me.0).cloned();
+            let (old, new) = (own(&member.membership), own(&in_force));
+            let ports = |it: &Option<ServerSpec>| it.as_ref().map(|it| it.addresses.clone());
+            if new.is_some() && ports(&new) != ports(&old) {
+                tracing::warn!(
+                    "this server's own ports for peers are taken from its next start on"
+                );
             }
             member.membership.clone_from(&in_force);
+            let client = new.and_then(|new| new.client);
+            if let Some((host, port)) =
+                client.filter(|it| old.and_then(|it| it.client).as_ref() != Some(it))
+            {
+                let errand = Errand::MovePort { from: self.port, host, port };
+                self.background
+                    .errands
+                    .send(errand)
+                    .expect("the background ends after the pipeline");
+            }
         }
         let current = is_new.then_some(in_force);
         member.keeper.keep(Keeping::Members { current, next: known.next() });
+    }
+
+    /// The clients' port has moved, or could not.
+    pub(super) fn hear_moved(&mut self, moved: Result<Moved, MoveError>) {
+        match moved {
+            Ok((port, listeners)) => {
+                let (old, new) = (self.port.address(), port.address());
+                tracing::info!("clients are taken at {new} from now on, and no longer at {old}");
+                self.port = port;
+                for (client, listener) in self.clients.iter_mut().zip(listeners) {
+                    client.send(ToClients::Listen { listener });
+                }
+            }
+            Err(error) => {
+                let here = self.port.address();
+                tracing::error!("{error}: clients are taken at {here} as before");
+            }
+        }
     }
 
     /// The server stops as soon as this turn is over: nothing more is acknowledged.

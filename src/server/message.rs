@@ -2,6 +2,7 @@
 
 use std::mem;
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
@@ -98,6 +99,8 @@ pub enum ToClients {
     /// Serve this tree at this version, publish in `shared` the version that is served, and end
     /// all clients' connections: what they knew may never have happened.
     Replaced { tree: Arc<Tree>, version: Zxid, shared: Arc<AtomicI64> },
+    /// Clients are taken here from now on, and nowhere else; connections stay.
+    Listen { listener: OwnedFd },
     /// Answer this question.
     Report { number: u64, question: Question },
     /// The answer to a question that this connection asked.

@@ -29,6 +29,7 @@ pub mod slots;
 pub mod connection;
 
 pub mod client;
+mod client_port;
 mod request;
 pub mod word;
 

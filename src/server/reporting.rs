@@ -109,7 +109,7 @@ impl PipelineCore {
         let config = &self.config;
         let version_dir = |dir: &Path| dir.join("version-2").to_string_lossy().into_owned();
         ConfReport {
-            client_port: Some(self.address.port()),
+            client_port: Some(self.port.address().port()),
             secure_client_port: None,
             data_dir: version_dir(&config.data_dir),
             log_dir: version_dir(&config.data_log_dir),

@@ -280,6 +280,7 @@ impl ClientCore {
                 ToClients::Replaced { tree, version, shared } => {
                     self.replace_tree(tree, version, shared);
                 }
+                ToClients::Listen { listener } => self.moved_to = Some(listener),
                 ToClients::Report { number, question } => {
                     self.begin_report(number, question);
                 }

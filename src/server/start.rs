@@ -12,7 +12,6 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::config::{Config, LogWriter, Purge};
 use crate::io::clock;
 use crate::io::executor::{Core, CoreError, processors, spawn_core};
-use crate::io::listener::{ListenOptions, bind};
 use crate::io::ring::{Ring, RingConfig, Token};
 use crate::io::wake::Waker;
 use crate::log::append::Log;
@@ -25,6 +24,7 @@ use crate::replica::Replica;
 use crate::server::admission::Admission;
 use crate::server::background::{self, Asking, SnapshotSettings};
 use crate::server::client::{ClientConfig, ClientCore, Limits, Links};
+use crate::server::client_port::ClientPort;
 use crate::server::core::{CoreFault, Roles};
 use crate::server::disk::Disk;
 use crate::server::ensemble;
@@ -120,15 +120,17 @@ pub fn run(config: Config) -> Result<(), ServerError> {
     let online: Vec<usize> = online.iter().map(|processor| processor.cpu).collect();
     let plan = plan(&online, config.cores);
     tracing::info!("{plan}");
-    let (address, listeners) = listen(&config, plan.client_count)?;
+    let (port, listeners) = ClientPort::open(&config, plan.client_count)
+        .map_err(|error| ServerError::Listen(config.client_address, error))?;
     let http = http::bind(&config)?;
     let ended = Arc::new(AtomicBool::new(false));
     let started = start_executors(&plan, &ended)?;
-    let serve = Serve { config: &config, plan: &plan, started: &started, address, begun };
+    let serve = Serve { config: &config, plan: &plan, started: &started, port, begun };
     let (background, asking) = assemble(serve, held, writer, listeners, &stop)?;
     http::start(http, asking, Arc::clone(&config), auth(&config))?;
     let word = if config.ensemble.distributed { "listening" } else { "serving" };
     let took_ms = (clock::now() - begun).as_millis();
+    let address = port.address();
     tracing::info!("{word} on {address}, {took_ms} ms after the start");
     wait_and_join(started, background, &stop, &ended)
 }
@@ -229,28 +231,6 @@ fn choose_writer(config: &Config) -> Result<WriterKind, ServerError> {
     Ok(chosen)
 }
 
-/// One listener for each client core; the kernel spreads the connections over them.
-fn listen(
-    config: &Config,
-    count: usize,
-) -> Result<(std::net::SocketAddr, Vec<OwnedFd>), ServerError> {
-    let mut address = config.client_address;
-    let options = ListenOptions {
-        backlog: config.client_listen_backlog.unwrap_or(ListenOptions::default().backlog),
-        reuse_port: count > 1,
-        no_delay: true,
-        keep_alive: config.client_tcp_keep_alive.then_some(Duration::from_secs(60)),
-    };
-    let mut listeners = Vec::with_capacity(count);
-    for _ in 0..count {
-        let failed = |error| ServerError::Listen(address, error);
-        let listener = bind(address, &options).map_err(failed)?;
-        address = crate::io::listener::local_address(&listener).map_err(failed)?;
-        listeners.push(listener);
-    }
-    Ok((address, listeners))
-}
-
 /// Starts every executor of the plan: each makes its ring, tells its waker and awaits its roles.
 fn start_executors(plan: &Plan, ended: &Arc<AtomicBool>) -> Result<Vec<Started>, ServerError> {
     let mut started = Vec::with_capacity(plan.executors.len());
@@ -299,7 +279,7 @@ struct Serve<'a> {
     config: &'a Arc<Config>,
     plan: &'a Plan,
     started: &'a [Started],
-    address: std::net::SocketAddr,
+    port: ClientPort,
     begun: Time,
 }
 
@@ -319,7 +299,7 @@ fn assemble(
     listeners: Vec<OwnedFd>,
     stop: &Arc<AtomicBool>,
 ) -> Result<([Core<()>; 3], Asking), ServerError> {
-    let Serve { config, plan, started, address, begun } = serve;
+    let Serve { config, plan, started, port, begun } = serve;
     let now = clock::now();
     let Held { mut recovered, member } = held;
     let tree = Arc::clone(recovered.writer.tree());
@@ -375,7 +355,7 @@ fn assemble(
         background,
         snapshots,
         Questions::default(),
-        About { config: Arc::clone(config), address, startup: recovered.startup, started: begun },
+        About { config: Arc::clone(config), port, startup: recovered.startup, started: begun },
     );
 
     hand_out(&serve, pipeline_core, client_cores, listeners, stop);

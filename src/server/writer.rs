@@ -6,7 +6,6 @@
 //! is under way the next group gathers.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -19,7 +18,8 @@ use crate::pipeline::{Client, Notice, Room, Write};
 use crate::replica::Replica;
 use crate::server::answer::TRACE_MASK_DEFAULT;
 use crate::server::answering::Answered;
-use crate::server::background::{Background, Done, SegmentJob};
+use crate::server::background::{Background, Done, Errand, SegmentJob};
+use crate::server::client_port::ClientPort;
 use crate::server::disk::Disk;
 use crate::server::member::Member;
 use crate::server::mesh::{Receiver, Sender};
@@ -118,7 +118,7 @@ enum Stopping {
 /// What the server says of itself and does not change.
 pub struct About {
     pub config: Arc<Config>,
-    pub address: SocketAddr,
+    pub port: ClientPort,
     pub startup: StartupReport,
     pub started: Time,
 }
@@ -156,7 +156,7 @@ pub struct PipelineCore {
     pub(super) now: Time,
     pub(super) wall: WallMs,
     pub(super) config: Arc<Config>,
-    pub(super) address: SocketAddr,
+    pub(super) port: ClientPort,
     pub(super) startup: StartupReport,
     pub(super) started: Time,
     pub(super) trace_mask: i64,
@@ -175,7 +175,7 @@ impl PipelineCore {
         questions: Questions,
         about: About,
     ) -> PipelineCore {
-        let About { config, address, startup, started } = about;
+        let About { config, port, startup, started } = about;
         let published = replica.pipeline().committed();
         PipelineCore {
             replica,
@@ -187,7 +187,7 @@ impl PipelineCore {
             questions,
             txn_bytes_max: config.limits.jute_bytes_max as usize + TXN_OVERHEAD,
             config,
-            address,
+            port,
             startup,
             started,
             trace_mask: TRACE_MASK_DEFAULT,
@@ -315,6 +315,7 @@ impl PipelineCore {
                     let reported = ToClients::Reported { connection, chunks };
                     self.clients[usize::from(core)].send(reported);
                 }
+                Done::Moved(moved) => self.hear_moved(moved),
                 Done::BackupWanted(reply) => self.snapshots.want_backup(reply),
                 Done::BackedUp => self.snapshots.handle_backed_up(),
                 Done::Asked(question, reply) => self.ask(Asker::Http(reply), question),
@@ -551,7 +552,8 @@ impl PipelineCore {
             return;
         };
         let job = self.answer_job(answered);
-        self.background.answers.send(job).expect("the background ends after the pipeline");
+        let job = Errand::Answer(job);
+        self.background.errands.send(job).expect("the background ends after the pipeline");
     }
 
     /// Begins to stop: a leader hands its leadership over first, then every client core is told to

@@ -12,7 +12,11 @@
 //! notification  state i32 │ leader i64 │ zxid i64 │ round i64          28 bytes: before 3.4
 //!               │ peer epoch i64 │ version i32                         40 bytes: before 3.5
 //!               │ length i32 │ configuration, as text                  where version > 1
+//!               │ mark i32 │ length i32 │ proposed members, as text    ours, where there are some
 //! ```
+//!
+//! Apache's servers read no further than the configuration, by its own length, and skip the rest
+//! of the frame; they send nothing there. What does not begin with the mark is skipped here too.
 //!
 //! Sources: `QuorumCnxManager.java`, `FastLeaderElection.java`.
 
@@ -42,6 +46,9 @@ pub const VERSION: i32 = 2;
 /// The length of a notification from a server of before 3.4, and of before 3.5.
 const LENGTH_BEFORE_EPOCHS: usize = 28;
 const LENGTH_BEFORE_CONFIG: usize = 40;
+
+/// Before the proposed members: "next".
+const PROPOSED: i32 = 0x6e65_7874;
 
 /// In all fields of the vote of one who has none.
 const NOT_VOTING: i64 = i64::MIN;
@@ -81,6 +88,9 @@ pub struct Notification {
     pub version: i32,
     /// The sender's configuration of the ensemble, as text; empty where it sends none.
     pub config: Vec<u8>,
+    /// The members that stand in the sender's log and may come into force, as text; empty where
+    /// there are none, and from Apache's servers. It is sent behind a configuration only.
+    pub proposed: Vec<u8>,
 }
 
 impl Notification {
@@ -103,6 +113,8 @@ impl Notification {
         };
         let config = if version > 1 { reader.buffer()? } else { None };
         let config = config.unwrap_or_default().to_vec();
+        let proposed = if version > 1 { decode_proposed(reader) } else { None };
+        let proposed = proposed.unwrap_or_default().to_vec();
         let vote = match (leader, zxid) {
             (NOT_VOTING, _) | (_, -1) => None,
             _ => Some(Vote {
@@ -114,15 +126,20 @@ impl Notification {
                 peer_epoch: peer_epoch.try_into().map_err(|_| DecodeError::OutOfRange("epoch"))?,
             }),
         };
-        Ok(Notification { doing, vote, round, version, config })
+        Ok(Notification { doing, vote, round, version, config, proposed })
     }
 
     /// Appends the frame: the notification behind its length. The configuration is left out where
-    /// the version is one that has none.
+    /// the version is one that has none; the proposed members with it, and where the frame would
+    /// be longer than anybody takes.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let has_config = self.version > 1;
         let config_length = if has_config { 4 + self.config.len() } else { 0 };
-        out.put_length(LENGTH_BEFORE_CONFIG + config_length);
+        let length = LENGTH_BEFORE_CONFIG + config_length;
+        let with_proposed = length + 8 + self.proposed.len();
+        let has_proposed =
+            has_config && !self.proposed.is_empty() && with_proposed <= FRAME_BYTES_MAX;
+        out.put_length(if has_proposed { with_proposed } else { length });
         out.put_i32(self.doing.raw());
         let (leader, zxid, peer_epoch) =
             self.vote.map_or((NOT_VOTING, NOT_VOTING, NOT_VOTING), |vote| {
@@ -136,7 +153,19 @@ impl Notification {
         if has_config {
             out.put_buffer(Some(&self.config));
         }
+        if has_proposed {
+            out.put_i32(PROPOSED);
+            out.put_buffer(Some(&self.proposed));
+        }
     }
+}
+
+/// The proposed members in what follows the configuration, if that is what it is.
+fn decode_proposed(mut rest: Reader<'_>) -> Option<&[u8]> {
+    if rest.i32() != Ok(PROPOSED) {
+        return None;
+    }
+    rest.buffer().ok().flatten()
 }
 
 impl Doing {

@@ -6,7 +6,13 @@
 //! its COMMIT, or UPTODATE                     ─► in force
 //! TRUNC before it                             ─► forgotten
 //! a notification, while looking for a leader  ─► in force: some quorum has committed it
+//!                                             ─► heard of: it stands in the sender's log
+//! NEWLEADER, or the own leadership            ─► what was heard of is forgotten
 //! ```
+//!
+//! What is heard of changes no quorum ([`Ensemble::heard`]): it lets a server that has not heard of
+//! a proposal in time speak with those who cannot do without it, and find the leader that they
+//! elect. From that leader it has the proposal, or hears that there is none.
 //!
 //! What is proposed stands in the log and so in the tree, from where a server that starts has it.
 
@@ -21,6 +27,8 @@ use crate::zab::output::Action;
 use crate::zab::peer::Peer;
 use crate::zxid::Zxid;
 
+/// What so many servers say of proposed members is kept; there are no more members than that.
+const SAID_MAX: usize = 256;
 /// Where a transaction's type stands: behind session, cxid, zxid and time.
 const OP_AT: std::ops::Range<usize> = 28..32;
 
@@ -123,10 +131,51 @@ impl Peer {
         }
     }
 
+    /// Takes in which members stand in the log of `from`, which says so in each notification, or
+    /// says nothing of any. Whether other members are heard of from here on.
+    pub fn hear(&mut self, from: ServerId, proposed: &[u8]) -> bool {
+        let said = Membership::version_of(proposed)
+            .filter(|version| self.ensemble.is_dynamic && *version > self.ensemble.newest())
+            .and_then(|_| NextConfig::parse(proposed))
+            // A stranger that would be one among them too has nothing to do with this ensemble.
+            .filter(|said| self.ensemble.with_heard(Some(said.clone())).may_vote(from));
+        match said {
+            Some(said) if self.said.len() < SAID_MAX || self.said.contains_key(&from) => {
+                self.said.insert(from, said);
+            }
+            _ => {
+                self.said.remove(&from);
+            }
+        }
+        self.note_heard()
+    }
+
+    /// The newest of what is said is what is heard of: where all who have a proposal are gone, so
+    /// is what was heard of it. Whether other members are heard of from here on.
+    pub fn note_heard(&mut self) -> bool {
+        let newest = self.said.values().max_by_key(|said| said.version).cloned();
+        let ensemble = self.ensemble.with_heard(newest);
+        if ensemble.heard == self.ensemble.heard {
+            return false;
+        }
+        let version = ensemble.heard.as_ref().map(|heard| heard.zxid());
+        tracing::info!(?version, "hears of members that are proposed");
+        self.ensemble = Arc::new(ensemble);
+        self.tell_members();
+        true
+    }
+
+    /// What was heard of is no more: this server leads, or its leader has said what there is.
+    pub fn forget_heard(&mut self) {
+        self.said.clear();
+        self.note_heard();
+    }
+
     fn tell_members(&mut self) {
-        let Ensemble { config, next, .. } = &*self.ensemble;
-        let (current, next) = (Arc::clone(config), next.as_ref().map(|it| Arc::clone(&it.config)));
-        self.perform(Action::Members { current, next });
+        let text = |config: &Option<Box<NextConfig>>| config.as_ref().map(|it| it.config.clone());
+        let Ensemble { config, next, heard, .. } = &*self.ensemble;
+        let (current, next, heard) = (Arc::clone(config), text(next), text(heard));
+        self.perform(Action::Members { current, next, heard });
     }
 
     /// Whether `leader` votes in the proposed members, at the quorum addresses that it has.

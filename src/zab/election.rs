@@ -21,6 +21,8 @@
 //! * A leader that cannot be reached is passed over for a while, if there can be another one: see
 //!   [`Election::avoid`].
 //! * Who only asks does so every second, not every minute: nobody tells it when things change.
+//! * Members that are proposed in another's log are spoken with and may be voted for; they make no
+//!   quorum. See [`Ensemble::heard`].
 //! * The wiped and the damaged have no vote; see [`Standing`].
 
 use std::cmp::Ordering;
@@ -186,7 +188,7 @@ impl Election {
         if notification.doing == Doing::Looking {
             self.answer(from, notification);
         }
-        if self.is_looking() && self.ensemble.is_voter(from) {
+        if self.is_looking() && self.ensemble.may_vote(from) {
             self.count(now, from, notification);
         }
     }
@@ -198,7 +200,7 @@ impl Election {
             self.unreachable.remove(&peer);
             // Both directions have passed a handshake.
             self.avoided.remove(&peer);
-            if self.is_looking() && self.ensemble.is_voter(peer) && peer != self.ensemble.me {
+            if self.is_looking() && self.ensemble.may_vote(peer) && peer != self.ensemble.me {
                 self.notify(peer);
             }
             return;
@@ -287,6 +289,15 @@ impl Election {
         }
     }
 
+    /// Other members are heard of, or none any more, while a leader is looked for.
+    pub fn handle_heard(&mut self, now: Time) {
+        if self.is_looking() {
+            self.choose(now);
+            self.notify_all();
+            self.tally(now);
+        }
+    }
+
     /// Whether this server can be under `leader` without an election: a leader has a vote.
     pub fn may_serve(&self, leader: ServerId) -> bool {
         let is_able = leader != self.ensemble.me || self.part() == Part::Voter;
@@ -304,6 +315,15 @@ impl Election {
         let supporters = self.ensemble.voters().map(|voter| voter.id).collect();
         self.vote = Some(vote);
         self.state = State::Settled { doing, supporters };
+    }
+
+    /// Whether the sender, which was of this election and has voted for `leader`, is in another by
+    /// now.
+    pub fn looks_again(&self, leader: ServerId, notification: &Notification) -> bool {
+        let is_later = notification.round > self.round;
+        let votes_otherwise = notification.round == self.round
+            && notification.vote.is_some_and(|vote| vote.leader != leader);
+        notification.doing == Doing::Looking && (is_later || votes_otherwise)
     }
 
     /// What notifications say that this server does.
@@ -350,7 +370,7 @@ impl Election {
             // A voter that has not heard of the round. An asker that this server's configuration
             // has no vote for; but one that votes by its own only where that is older, or two
             // servers with different configurations would answer each other forever.
-            State::Looking(_) if self.ensemble.is_voter(to) => asked.round < self.round,
+            State::Looking(_) if self.ensemble.may_vote(to) => asked.round < self.round,
             State::Looking(_) => asked.vote.is_none() || self.is_outdated(asked),
         };
         if is_due && self.vote.is_some() {
@@ -366,7 +386,7 @@ impl Election {
 
     fn notify_all(&mut self) {
         let ensemble = Arc::clone(&self.ensemble);
-        for voter in ensemble.voters().filter(|voter| voter.id != ensemble.me) {
+        for voter in ensemble.electors().filter(|voter| voter.id != ensemble.me) {
             self.notify(voter.id);
         }
     }
@@ -382,6 +402,7 @@ impl Election {
             round: echo.map_or(self.round, |(round, _)| round),
             version: VERSION,
             config: self.ensemble.config.to_vec(),
+            proposed: self.ensemble.next.as_ref().map_or(Vec::new(), |next| next.config.to_vec()),
         };
         self.outputs.push_back(ElectionOutput::Notify { to, notification });
     }
@@ -405,7 +426,7 @@ impl Election {
             }
         };
         looking.abstaining.remove(&from);
-        if !self.ensemble.is_voter(ballot.vote.leader) {
+        if !self.ensemble.may_vote(ballot.vote.leader) {
             return;
         }
         match ballot.doing {
@@ -426,7 +447,7 @@ impl Election {
         }
         match ballot.round.cmp(&self.round) {
             Ordering::Less => return,
-            Ordering::Greater => self.adopt_round(now, ballot),
+            Ordering::Greater => self.adopt_round(now, from, ballot),
             Ordering::Equal => {}
         }
         let State::Looking(looking) = &mut self.state else { return };
@@ -452,13 +473,14 @@ impl Election {
     }
 
     /// Others are in a later round: the votes of this one count no more.
-    fn adopt_round(&mut self, now: Time, ballot: Ballot) {
+    fn adopt_round(&mut self, now: Time, from: ServerId, ballot: Ballot) {
         self.round = ballot.round;
         let State::Looking(looking) = &mut self.state else { return };
         looking.ballots.clear();
         looking.is_round_fresh = false;
         looking.fresh_round_at = None;
         let is_better = supersedes(&self.ensemble, &ballot.vote, &self.own)
+            && self.ensemble.is_voter(from)
             && ballot.vote.leader != self.ensemble.me
             && !self.is_avoided(now, ballot.vote.leader);
         let takes_over = is_better && self.part() == Part::Voter;

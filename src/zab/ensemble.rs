@@ -9,6 +9,11 @@
 //! and one of the new ones, and who votes in either of them votes. So no two quorums miss each
 //! other, whoever knows of the change.
 //!
+//! A server that looks for a leader also hears of members that are proposed in the logs of others
+//! ([`Ensemble::heard`]). They make no quorum and break none: they say only whom it tells, whose
+//! word it listens to, for whom it may vote and where it finds a leader. Who leads decides by the
+//! members in force and by what stands in its own log, here as in all that follows.
+//!
 //! `QuorumOracleMaj`, where a file outside decides which of two servers may go on alone, is not
 //! offered: two such files can say yes at once.
 
@@ -45,6 +50,9 @@ pub struct Ensemble {
     pub config_version: i64,
     /// The members that are proposed in their place.
     pub next: Option<Box<NextConfig>>,
+    /// The members that others have said are proposed, later than any that this server has, while
+    /// it looks for a leader or joins one. No quorum asks for them.
+    pub heard: Option<Box<NextConfig>>,
     /// Whether members may change while the ensemble runs (`reconfigEnabled`).
     pub is_dynamic: bool,
     /// The unit of the limits.
@@ -141,6 +149,11 @@ impl Ensemble {
         !self.members.iter().any(votes) && self.is_voter(id)
     }
 
+    /// Whether `id` votes, or does by what others have said.
+    pub fn may_vote(&self, id: ServerId) -> bool {
+        self.electors().any(|voter| voter.id == id)
+    }
+
     /// Whether `id` is listed, and votes nowhere.
     pub fn is_observer(&self, id: ServerId) -> bool {
         !self.is_voter(id) && self.members.iter().any(|member| member.id == id)
@@ -156,10 +169,17 @@ impl Ensemble {
         self.members.iter().chain(added).filter(|member| !member.is_observer)
     }
 
+    /// The voters; then those that vote by what others have said.
+    pub fn electors(&self) -> impl Iterator<Item = &Member> {
+        let heard = self.heard.iter().flat_map(|heard| &heard.members);
+        let added = heard.filter(|member| !member.is_observer && !self.is_voter(member.id));
+        self.voters().chain(added)
+    }
+
     /// The weight of `id`'s vote: 1 for every voter where there are no groups, and 0 for who has
     /// no vote.
     pub fn weight(&self, id: ServerId) -> u64 {
-        match self.voters().find(|voter| voter.id == id) {
+        match self.electors().find(|voter| voter.id == id) {
             Some(voter) if self.is_hierarchical() => voter.weight,
             Some(_) => 1,
             None => 0,
@@ -180,14 +200,26 @@ impl Ensemble {
 
     /// The same with these members proposed, or none.
     pub fn with_next(&self, next: Option<NextConfig>) -> Ensemble {
-        Ensemble { next: next.map(Box::new), ..self.clone() }
+        Ensemble { next: next.map(Box::new), ..self.clone() }.without_old_hearsay()
+    }
+
+    /// The same with these members said to be proposed, or none.
+    pub fn with_heard(&self, heard: Option<NextConfig>) -> Ensemble {
+        Ensemble { heard: heard.map(Box::new), ..self.clone() }.without_old_hearsay()
+    }
+
+    fn without_old_hearsay(mut self) -> Ensemble {
+        let newest = self.newest();
+        self.heard = self.heard.filter(|heard| heard.version > newest);
+        self
     }
 
     /// The same under these members.
     pub fn under(&self, config: NextConfig) -> Ensemble {
         let NextConfig { members, config, version } = config;
         let next = self.next.clone().filter(|next| next.version > version);
-        Ensemble { members, config, config_version: version, next, ..self.clone() }
+        let ensemble = Ensemble { members, config, config_version: version, next, ..self.clone() };
+        ensemble.without_old_hearsay()
     }
 
     /// The same with what the tree of a server that starts says of its members, where that is
@@ -199,6 +231,11 @@ impl Ensemble {
             Some(seen) => self.with_next(Some(seen)),
             None => self,
         }
+    }
+
+    /// The version of the newest members that are in force here or in this server's log.
+    pub fn newest(&self) -> i64 {
+        self.next.as_ref().map_or(self.config_version, |next| next.version)
     }
 
     /// The text of the newest members that it knows of.
@@ -218,6 +255,7 @@ mod tests {
             config: Arc::from(&b""[..]),
             config_version: 0,
             next: None,
+            heard: None,
             is_dynamic: false,
             tick: Duration::from_secs(2),
             init_limit_ticks: 10,

@@ -533,6 +533,7 @@ impl Learner {
             }
             FromLeader::NewLeader { zxid, config } if self.stage == Stage::Synchronizing => {
                 peer.note_leaders_config(&config);
+                peer.forget_heard();
                 self.process_new_leader(peer, zxid)
             }
             FromLeader::UpToDate { .. } if self.stage == Stage::InStep => {

@@ -199,20 +199,24 @@ impl Zab {
                 return;
             }
             State::Looking => {
-                if self.peer.adopt(&notification.config) {
-                    self.tell_election();
+                let are_adopted = self.peer.adopt(&notification.config);
+                let are_heard = self.peer.hear(from, &notification.proposed);
+                self.tell_election();
+                if are_adopted {
                     self.look_for_leader(now);
+                } else if are_heard {
+                    self.election.handle_heard(now);
                 }
             }
             State::Leading(leader) => {
-                if looks_again(&self.election, self.peer.me(), &notification)
+                if self.election.looks_again(self.peer.me(), &notification)
                     && is_deserted(&self.peer, &self.election, leader, from)
                 {
                     leader.over = Some("its voters have changed their minds");
                 }
             }
             State::Learning(learner) => {
-                let looks_again = looks_again(&self.election, learner.leader, &notification);
+                let looks_again = self.election.looks_again(learner.leader, &notification);
                 if learner.is_dialling() && learner.leader == from && looks_again {
                     learner.over = Some("the leader looks for a leader itself");
                 }
@@ -248,7 +252,14 @@ impl Zab {
             return;
         }
         self.election.handle_reachable(now, server, is_reachable);
+        if !is_reachable {
+            self.peer.said.remove(&server);
+        }
         match &mut self.state {
+            State::Looking if self.peer.note_heard() => {
+                self.tell_election();
+                self.election.handle_heard(now);
+            }
             State::Leading(leader) if !is_reachable => {
                 let is_deserted = is_deserted(&self.peer, &self.election, leader, server);
                 leader.over = leader.over.or(is_deserted.then_some("its voters are gone"));
@@ -264,14 +275,6 @@ impl Zab {
         }
         self.settle(now);
     }
-}
-
-/// Whether the sender, which was of this election and has voted for `leader`, is in another by now.
-fn looks_again(election: &Election, leader: ServerId, notification: &Notification) -> bool {
-    let is_later = notification.round > election.round();
-    let votes_otherwise = notification.round == election.round()
-        && notification.vote.is_some_and(|vote| vote.leader != leader);
-    notification.doing == Doing::Looking && (is_later || votes_otherwise)
 }
 
 /// Notes that `voter` will not come, and says whether so many of those who elected this leader are
@@ -605,14 +608,19 @@ impl Zab {
             zxid: self.peer.last(),
             peer_epoch: self.peer.current_epoch,
         };
-        self.election.start(now, vote);
         let waiting = std::mem::take(&mut self.waiting);
         let newest =
             waiting.iter().max_by_key(|it| Membership::version_of(&it.notification.config));
-        if newest.is_some_and(|newest| self.peer.adopt(&newest.notification.config)) {
-            self.tell_election();
-            self.election.start(now, vote);
+        if let Some(newest) = newest {
+            self.peer.adopt(&newest.notification.config);
         }
+        for it in &waiting {
+            self.peer.hear(it.from, &it.notification.proposed);
+        }
+        // Who was lost meanwhile says nothing any more.
+        self.peer.note_heard();
+        self.tell_election();
+        self.election.start(now, vote);
         for waiting in waiting {
             self.election.handle_notification(now, waiting.from, &waiting.notification);
         }
@@ -630,6 +638,7 @@ impl Zab {
     /// Leads, or joins the leader.
     fn begin(&mut self, now: Time, leader: ServerId) {
         self.state = if leader == self.peer.me() {
+            self.peer.forget_heard();
             State::Leading(Box::new(Leader::new(&mut self.peer, now, self.counter_max)))
         } else {
             let pause = self.joins.pause(leader, self.peer.ensemble.tick);

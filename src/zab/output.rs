@@ -56,9 +56,10 @@ pub enum Action {
     Append { zxid: Zxid, txn: Arc<[u8]> },
     /// Cut the log after `after`; everything appended is durable: `handle_truncated`, in any case.
     Truncate { after: Zxid },
-    /// The members `current` are in force and `next` are proposed, as texts: connect to all of
-    /// them. What is in force is to be found again at the next start. No answer.
-    Members { current: Arc<[u8]>, next: Option<Arc<[u8]>> },
+    /// The members `current` are in force, `next` are proposed, and others have said of `heard`
+    /// that they are, as texts: connect to all of them. What is in force is to be found again at
+    /// the next start. No answer.
+    Members { current: Arc<[u8]>, next: Option<Arc<[u8]>>, heard: Option<Arc<[u8]>> },
     /// Make `acceptedEpoch` durable: `handle_accepted_epoch_saved`.
     SaveAcceptedEpoch { epoch: u32 },
     /// Make `currentEpoch` durable: `handle_current_epoch_saved`.

@@ -1,12 +1,12 @@
 //! What a server is whether it leads, follows or looks for a leader: its log's end, its epochs, and
 //! what it asks of its surroundings.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::wire::quorum::ServerId;
-use crate::zab::ensemble::Ensemble;
+use crate::zab::ensemble::{Ensemble, NextConfig};
 use crate::zab::history::History;
 use crate::zab::output::{Action, Event, Output, Recovered, Role, Standing};
 use crate::zxid::Zxid;
@@ -15,6 +15,8 @@ use crate::zxid::Zxid;
 #[derive(Debug)]
 pub(super) struct Peer {
     pub ensemble: Arc<Ensemble>,
+    /// Which members are proposed that this server has not, as others say.
+    pub said: BTreeMap<ServerId, NextConfig>,
     pub history: History,
     /// How far the log is durable; never beyond its end.
     pub persisted: Zxid,
@@ -50,6 +52,7 @@ impl Peer {
         let is_damaged = recovered.standing == Standing::Damaged;
         Peer {
             ensemble: Arc::new(ensemble),
+            said: BTreeMap::new(),
             history: History::new(recovered.last),
             persisted: recovered.last,
             committed: recovered.committed,

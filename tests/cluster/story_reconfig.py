@@ -1,10 +1,12 @@
 """Members come, go and change their part while clients write."""
 
 import asyncio
+import socket
 import struct
 import time
 
 import client
+from ensemble import free_port
 from load import Load
 from story_basic import refused
 from story_crash import verify
@@ -134,6 +136,7 @@ async def reconfig(story):
             await joins_and_leaves(story, ensemble, first)
             await leader_leaves(story, ensemble)
             await parts_change(story, ensemble)
+            await ports_move(story, ensemble)
             await load.hold()
             for node in ensemble.nodes:
                 # Each has come anew, perhaps by a snapshot.
@@ -212,6 +215,50 @@ async def parts_change(story, ensemble):
         await changed(others, lambda session: change(session, joining=member(node), version=version))
         wanted[node.number] = "participant"
         version = await agreed(ensemble.running, wanted)
+
+
+async def takes_clients(address):
+    return await client.word(address, "srvr") is not None
+
+
+async def moved(node, others, port):
+    """A server's line names another client port: it is taken at once, and no other. Who is connected stays."""
+    there = await client.open_session([node.address], timeout_ms=30_000)
+    old, new = node.address, (node.host, port)
+    node.client_port = port
+    start = time.monotonic()
+    await changed(others, lambda session: change(session, joining=member(node)))
+    while not await takes_clients(new) or await takes_clients(old):
+        if time.monotonic() - start > 20:
+            raise AssertionError(f"{node} is to take clients at {new} and no longer at {old}")
+        await asyncio.sleep(0.01)
+    took = time.monotonic() - start
+    assert [what for _, what, _ in there.events] == ["connected"], there.events
+    assert f";{node.host}:{port}\n" in (await there.get(CONFIG))[0].decode()
+    assert f"clientPort={port}\n" in await client.word(new, "conf")
+    await there.close()
+    return took
+
+
+async def ports_move(story, ensemble):
+    """The client ports of the leader and of a follower move, and back; one that is taken is not moved to."""
+    leader = await ensemble.leader()
+    for node in (leader, (await ensemble.followers())[0]):
+        others = [other for other in ensemble.nodes if other is not node]
+        home = node.client_port
+        took = [await moved(node, others, port) for port in (free_port(), home)]
+        story.say(f"the client port of {node} moved after {took[0]:.2f} s, and back after {took[1]:.2f} s")
+        if node.is_java:
+            continue
+        with socket.create_server((node.host, free_port())) as holder:
+            node.client_port = holder.getsockname()[1]
+            await changed(others, lambda session: change(session, joining=member(node)))
+            node.client_port = home
+            while "as before" not in node.log_text():
+                await asyncio.sleep(0.01)
+        assert f"clientPort={home}\n" in await client.word(node.address, "conf")
+        await changed(others, lambda session: change(session, joining=member(node)))
+    assert await ensemble.leader() is leader, "a client port is no reason to change the leader"
 
 
 async def restarted(ensemble):

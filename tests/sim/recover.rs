@@ -93,6 +93,7 @@ fn ensemble(knobs: &Knobs, me: ServerId, disk: &Disk) -> Ensemble {
         config: Arc::from(&b"version=0"[..]),
         config_version: 0,
         next: None,
+        heard: None,
         is_dynamic: knobs.is_dynamic,
         tick: Duration::from_millis(knobs.tick_ms),
         init_limit_ticks: knobs.init_limit,

@@ -20,15 +20,22 @@ fn notifications() -> impl Strategy<Value = Notification> {
         let leader = ServerId(if leader == NOT_VOTING { 0 } else { leader });
         Vote { leader, zxid: Zxid::from_raw(zxid), peer_epoch }
     });
-    (doing, prop::option::of(vote), any::<i64>(), 2..9, vec(any::<u8>(), 0..99)).prop_map(
-        |(doing, vote, round, version, config)| Notification {
+    (
+        doing,
+        prop::option::of(vote),
+        any::<i64>(),
+        2..9,
+        vec(any::<u8>(), 0..99),
+        vec(any::<u8>(), 0..99),
+    )
+        .prop_map(|(doing, vote, round, version, config, proposed)| Notification {
             doing,
             vote,
             round,
             version,
             config,
-        },
-    )
+            proposed,
+        })
 }
 
 fn hosts() -> impl Strategy<Value = String> {
@@ -84,6 +91,7 @@ fn old_servers_say_less() {
         round: 5,
         version,
         config: Vec::new(),
+        proposed: Vec::new(),
     };
     let full = fields(2, [3, Zxid::new(7, 9).raw(), 5, 8]);
     // Without an epoch it is that of the zxid.
@@ -197,8 +205,81 @@ fn what_old_receivers_would_misread_is_not_sent() {
         round: 1,
         version: 1,
         config: b"left out".to_vec(),
+        proposed: b"this too".to_vec(),
     };
     assert_eq!(frame(&notification).len(), 44);
+}
+
+/// How Apache's servers of 3.5 and later read a frame's contents (`WorkerReceiver.run`): fields in
+/// order, a configuration by its length, and nothing behind it. Those of 3.4 stop at the version.
+fn as_apache_reads(contents: &[u8]) -> ([i64; 4], i32, &[u8]) {
+    let field = |at: usize| i64::from_be_bytes(contents[at..at + 8].try_into().unwrap());
+    let number = |at: usize| i32::from_be_bytes(contents[at..at + 4].try_into().unwrap());
+    assert!(contents.len() > 40, "not an older format, which is told by its length alone");
+    let length = usize::try_from(number(40)).unwrap();
+    assert!(length <= contents.len());
+    ([field(4), field(12), field(20), field(28)], number(36), &contents[44..44 + length])
+}
+
+#[test]
+fn proposed_members_stand_where_apache_does_not_look() {
+    let plain = Notification {
+        doing: Doing::Looking,
+        vote: Some(Vote { leader: ServerId(3), zxid: Zxid::new(7, 9), peer_epoch: 8 }),
+        round: 5,
+        version: VERSION,
+        config: b"server.1=a:1:2\nversion=700000001".to_vec(),
+        proposed: Vec::new(),
+    };
+    let proposed = b"server.3=c:1:2\nversion=700000009".to_vec();
+    let with = Notification { proposed: proposed.clone(), ..plain.clone() };
+    let (short, long) = (frame(&plain), frame(&with));
+    // What is added is added at the end of the frame, and only the frame's length knows of it.
+    assert_eq!(long[4..short.len()], short[4..]);
+    assert_eq!(&long[short.len()..], [b"next\0\0\0\x20", &proposed[..]].concat());
+    let length = u32::try_from(long.len() - 4).unwrap();
+    assert_eq!(long[..4], length.to_be_bytes());
+    assert_eq!(as_apache_reads(&long[4..]), as_apache_reads(&short[4..]));
+    let (_, version, config) = as_apache_reads(&long[4..]);
+    assert_eq!((version, config), (VERSION, &plain.config[..]));
+    assert_eq!(Notification::decode(&long[4..]), Ok(with));
+}
+
+#[test]
+fn what_stands_behind_the_configuration_and_makes_no_sense_is_skipped() {
+    let head = [fields(0, [1, 0, 1, 0]), 2i32.to_be_bytes().to_vec(), vec![0; 4]].concat();
+    for rest in [
+        &b"nex"[..],
+        b"next",
+        b"next\0\0\0\x04abc",
+        b"next\xff\xff\xff\xff",
+        b"next\xff\xff\xff\xfe",
+        b"next\x7f\xff\xff\xffabc",
+        b"text\0\0\0\x03abc",
+    ] {
+        let read = Notification::decode(&[&head[..], rest].concat()).unwrap();
+        assert_eq!((&read.proposed[..], &read.config[..]), (&b""[..], &b""[..]), "{rest:?}");
+    }
+    let read = Notification::decode(&[&head[..], b"next\0\0\0\x03abcde"].concat()).unwrap();
+    assert_eq!(read.proposed, b"abc");
+}
+
+#[test]
+fn proposed_members_do_not_make_a_frame_too_long() {
+    let mut notification = Notification {
+        doing: Doing::Looking,
+        vote: None,
+        round: 1,
+        version: VERSION,
+        config: vec![b'c'; 1000],
+        proposed: vec![b'p'; FRAME_BYTES_MAX - 44 - 1000 - 8],
+    };
+    let longest = frame(&notification);
+    assert_eq!(longest.len(), 4 + FRAME_BYTES_MAX);
+    let (contents, _) = decode_frame(&longest).unwrap().unwrap();
+    assert_eq!(Notification::decode(contents).as_ref(), Ok(&notification));
+    notification.proposed.push(b'p');
+    assert_eq!(frame(&notification).len(), 4 + 44 + 1000, "they are left out");
 }
 
 /// What servers of Apache 3.9.5 said to each other, recorded between their ports.
@@ -221,7 +302,8 @@ mod golden {
     fn check(head: &str, doing: Doing, vote: Option<Vote>, round: i64) {
         let golden = [&hex(head)[..], CONFIG.as_bytes()].concat();
         let config = CONFIG.as_bytes().to_vec();
-        let expected = Notification { doing, vote, round, version: VERSION, config };
+        let expected =
+            Notification { doing, vote, round, version: VERSION, config, proposed: Vec::new() };
         assert_eq!(frame(&expected), golden);
         let (contents, length) = decode_frame(&golden).unwrap().unwrap();
         assert_eq!(length, golden.len());

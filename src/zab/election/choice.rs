@@ -7,12 +7,17 @@
 //!                  a server that itself votes for less: it has lost what is said of it
 //!                  a server that is avoided
 //! ```
+//! "Others" are the voters, of the members in force and of those proposed in the own log. A server
+//! that votes only by what is heard of (`Ensemble::heard`) may be voted for, once one of them does:
+//! that one has the proposal, and will not have another leader. Its own word is not enough: where
+//! no voter in force has the proposal, they need not wait for the proposed ones.
+//!
 //! A vote only grows in a round, unless it turns out to be one of the last two.
 
 use crate::time::Time;
 use crate::wire::election::{Doing, Vote};
 use crate::wire::quorum::ServerId;
-use crate::zab::election::ballot::supersedes;
+use crate::zab::election::ballot::{Ballot, supersedes};
 use crate::zab::election::{Election, Part, State, looking_of};
 
 impl Election {
@@ -59,8 +64,11 @@ impl Election {
     }
 
     fn best_vote(&self, now: Time) -> Vote {
-        let ballots = looking_of(&self.state).ballots.values();
-        let said = ballots.filter(|ballot| ballot.doing == Doing::Looking).map(|it| it.vote);
+        let ballots = looking_of(&self.state).ballots.iter();
+        let counts = |(from, ballot): &(&ServerId, &Ballot)| {
+            ballot.doing == Doing::Looking && self.ensemble.is_voter(**from)
+        };
+        let said = ballots.filter(counts).map(|(_, ballot)| ballot.vote);
         said.fold(self.own, |best, vote| {
             let is_better = supersedes(&self.ensemble, &vote, &best);
             if is_better && self.is_acceptable(now, &vote) { vote } else { best }
@@ -79,6 +87,6 @@ impl Election {
         let is_refuted = said.is_some_and(|said| {
             said.doing == Doing::Looking && supersedes(&self.ensemble, vote, &said.vote)
         });
-        !is_refuted && !self.is_avoided(now, leader)
+        !is_refuted && !self.is_avoided(now, leader) && self.ensemble.may_vote(leader)
     }
 }

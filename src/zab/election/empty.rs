@@ -59,8 +59,8 @@ impl Election {
         self.standing = Standing::Sound;
         self.outputs.push_back(ElectionOutput::Sound);
         let mut best = self.own;
-        for ballot in looking_of(&self.state).ballots.values() {
-            if supersedes(&self.ensemble, &ballot.vote, &best) {
+        for (from, ballot) in &looking_of(&self.state).ballots {
+            if self.ensemble.is_voter(*from) && supersedes(&self.ensemble, &ballot.vote, &best) {
                 best = ballot.vote;
             }
         }

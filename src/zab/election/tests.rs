@@ -20,6 +20,7 @@ fn ensemble(me: i64, voters: i64) -> Ensemble {
         config: Arc::from(&b"version=0"[..]),
         config_version: 0,
         next: None,
+        heard: None,
         is_dynamic: false,
         tick: Duration::from_secs(2),
         init_limit_ticks: 10,
@@ -36,7 +37,14 @@ fn vote(leader: i64, peer_epoch: u32, counter: u32) -> Vote {
 }
 
 fn says(doing: Doing, vote: Vote, round: i64) -> Notification {
-    Notification { doing, vote: Some(vote), round, version: VERSION, config: Vec::new() }
+    Notification {
+        doing,
+        vote: Some(vote),
+        round,
+        version: VERSION,
+        config: Vec::new(),
+        proposed: Vec::new(),
+    }
 }
 
 /// One election and the time, with what it has asked for since it was last looked at.

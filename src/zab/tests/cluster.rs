@@ -223,6 +223,7 @@ impl Cluster {
             config: Arc::from(&b"config"[..]),
             config_version: 0,
             next: None,
+            heard: None,
             is_dynamic: self.is_dynamic,
             tick: TICK,
             init_limit_ticks: 10,

@@ -119,6 +119,7 @@ impl Solo {
                 round,
                 version: 2,
                 config: Vec::new(),
+                proposed: Vec::new(),
             };
             self.zab.handle_notification(self.now, from, notification);
             self.drain();
@@ -157,8 +158,14 @@ impl Solo {
         let mut solo = Solo::with_standing(1, z(1, 4), Standing::Damaged);
         let vote = Some(Vote { leader: server(3), zxid: z(1, 5), peer_epoch: 1 });
         for (from, doing) in [(2, Doing::Following), (3, Doing::Leading)] {
-            let notification =
-                Notification { doing, vote, round: 1, version: 2, config: Vec::new() };
+            let notification = Notification {
+                doing,
+                vote,
+                round: 1,
+                version: 2,
+                config: Vec::new(),
+                proposed: Vec::new(),
+            };
             solo.zab.handle_notification(solo.now, server(from), notification);
             solo.drain();
         }
@@ -438,6 +445,7 @@ impl Solo {
                 round: 2,
                 version: 2,
                 config: Vec::new(),
+                proposed: Vec::new(),
             };
             self.zab.handle_notification(self.now, server(from), notification);
             self.drain();

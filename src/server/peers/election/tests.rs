@@ -69,7 +69,14 @@ impl Server {
 
 fn notification(round: i64) -> Notification {
     let config = b"server.1=a:1:2\nversion=0".to_vec();
-    Notification { doing: Doing::Looking, vote: None, round, version: VERSION, config }
+    Notification {
+        doing: Doing::Looking,
+        vote: None,
+        round,
+        version: VERSION,
+        config,
+        proposed: Vec::new(),
+    }
 }
 
 fn heard(from: i64, round: i64) -> ElectionEvent {

@@ -1,6 +1,7 @@
 //! The rules of `FastLeaderElection.java`, one by one.
 
 use super::*;
+use crate::zab::ensemble::NextConfig;
 use Doing::{Following, Leading, Looking, Observing};
 
 /// `FLEPredicateTest`.
@@ -342,4 +343,95 @@ fn strangers_with_a_vote_are_not_answered_while_looking() {
     let mut one = One::looking(ensemble(1, 3), 1, 5);
     one.hear(7, Looking, vote(7, 1, 5), 1);
     assert!(one.sent.is_empty());
+}
+
+/// The same where 3 and 4 are said to be proposed.
+fn with_heard(ensemble: Ensemble) -> Ensemble {
+    let member = |id| Member { id: ServerId(id), is_observer: false, group: None, weight: 1 };
+    let members = vec![member(3), member(4)];
+    let next = NextConfig { members, config: Arc::from(&b"version=9"[..]), version: 9 };
+    Ensemble { is_dynamic: true, ..ensemble }.with_heard(Some(next))
+}
+
+#[test]
+fn who_is_heard_of_may_be_voted_for_once_a_voter_does() {
+    let mut one = One::looking(with_heard(ensemble(1, 3)), 1, 5);
+    one.hear(3, Looking, vote(3, 1, 9), 1);
+    one.hear(3, Looking, vote(3, 1, 9), 2);
+    assert_eq!((one.election.vote(), one.election.round()), (Some(vote(1, 1, 5)), 2));
+    one.hear(4, Looking, vote(3, 1, 9), 2);
+    assert_eq!(one.election.vote(), Some(vote(1, 1, 5)));
+    one.hear(2, Looking, vote(3, 1, 9), 2);
+    assert_eq!(one.election.vote(), Some(vote(3, 1, 9)));
+    assert_eq!(one.sent_to(), [0, 2, 3, 4]);
+    // A voter in force counts as before: 1 and 2 are a quorum.
+    one.wait(200);
+    assert_eq!(one.decided, Some((3, vote(3, 1, 9), Following)));
+}
+
+#[test]
+fn who_is_heard_of_no_more_is_not_voted_for() {
+    let mut one = One::looking(with_heard(ensemble(1, 5)), 1, 5);
+    one.hear(2, Looking, vote(3, 1, 9), 1);
+    assert_eq!(one.election.vote(), Some(vote(3, 1, 9)));
+    one.election.set_ensemble(&Arc::new(one.election.ensemble.with_heard(None)));
+    one.election.handle_heard(one.now);
+    assert_eq!(one.election.vote(), Some(vote(3, 1, 9)), "3 votes in force too");
+
+    let mut one = One::looking(with_heard(ensemble(1, 3)), 1, 5);
+    one.hear(2, Looking, vote(3, 1, 9), 1);
+    assert_eq!(one.election.vote(), Some(vote(3, 1, 9)));
+    one.election.set_ensemble(&Arc::new(one.election.ensemble.with_heard(None)));
+    one.sent.clear();
+    one.election.handle_heard(one.now);
+    one.drain();
+    assert_eq!(one.election.vote(), Some(vote(1, 1, 5)));
+    assert!(one.sent_to().contains(&2), "those who had the other vote hear it");
+}
+
+#[test]
+fn the_word_of_who_is_heard_of_counts_for_no_quorum() {
+    let mut one = One::looking(with_heard(ensemble(1, 3)), 1, 5);
+    for from in [3, 4] {
+        one.hear(from, Looking, vote(1, 1, 5), 1);
+        one.hear(from, Following, vote(1, 1, 5), 1);
+    }
+    one.wait(1000);
+    assert_eq!(one.leader(), None);
+    one.hear(3, Leading, vote(3, 1, 9), 1);
+    one.hear(4, Following, vote(3, 1, 9), 1);
+    one.hear(0, Following, vote(3, 1, 9), 1);
+    assert_eq!(one.leader(), None, "one of three voters follows");
+    one.hear(2, Following, vote(3, 1, 9), 1);
+    assert_eq!(one.decided, Some((3, vote(3, 1, 9), Following)));
+}
+
+#[test]
+fn who_would_vote_by_what_it_hears_repeats_the_best_vote_and_finds_the_leader() {
+    let mut one = One::looking(with_heard(ensemble(4, 3)), 1, 5);
+    assert_eq!(one.sent_to(), [0, 1, 2, 3]);
+    assert!(one.sent.iter().all(|(_, sent)| sent.vote.is_none()), "it is no voter yet");
+    one.hear(0, Looking, vote(3, 1, 9), 7);
+    assert_eq!(one.sent_to(), [0, 1, 2, 3], "3 needs it, and hears it");
+    assert!(one.sent.iter().all(|(_, it)| it.vote == Some(vote(3, 1, 9)) && it.round == 7));
+    one.reachable(3, true);
+    assert_eq!(one.sent_to(), [3]);
+    one.hear(0, Following, vote(3, 1, 9), 7);
+    one.hear(1, Following, vote(3, 1, 9), 7);
+    assert_eq!(one.leader(), None, "3 does not say that it leads");
+    one.hear(3, Leading, vote(3, 1, 9), 7);
+    assert_eq!(one.decided, Some((3, vote(3, 1, 9), Observing)));
+}
+
+#[test]
+fn what_is_proposed_in_the_own_log_is_told_and_what_is_heard_of_is_not() {
+    let mut heard = One::looking(with_heard(ensemble(1, 3)), 1, 5);
+    assert!(heard.sent.iter().all(|(_, sent)| sent.proposed.is_empty()));
+    let ensemble = heard.election.ensemble.clone();
+    let logged = ensemble.with_next(ensemble.heard.clone().map(|heard| *heard));
+    assert_eq!(logged.heard, None);
+    heard.election.set_ensemble(&Arc::new(logged));
+    heard.start(1, 5);
+    assert_eq!(heard.sent_to(), [0, 2, 3, 4]);
+    assert!(heard.sent.iter().all(|(_, sent)| sent.proposed == b"version=9"));
 }

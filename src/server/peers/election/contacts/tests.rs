@@ -28,7 +28,14 @@ fn second() -> Contacts {
 }
 
 fn notification(round: i64) -> Notification {
-    Notification { doing: Doing::Looking, vote: None, round, version: 2, config: Vec::new() }
+    Notification {
+        doing: Doing::Looking,
+        vote: None,
+        round,
+        version: 2,
+        config: Vec::new(),
+        proposed: Vec::new(),
+    }
 }
 
 fn frame(round: i64) -> Vec<u8> {
