@@ -181,6 +181,7 @@ fn field(text: &str, name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -193,18 +194,21 @@ mod tests {
         assert_eq!(parse_stat("77 (short) S 1"), None);
     }
 
+    /// Each thread's CPU and the process's are cut to whole ticks apart from each other: one may
+    /// have grown by a tick and the others not. All must have after ten ticks of one thread.
     #[test]
     fn our_own_process_is_seen() {
         let pid = std::process::id();
         let (before, threads) = (Usage::of(pid).unwrap(), Threads::of(pid));
-        let own = OwnUse::now();
+        let (own, started) = (OwnUse::now(), Instant::now());
         assert!(before.resident_bytes > 100_000);
         let mut sum = 0u64;
-        while Threads::of(pid).since(&threads).is_empty() {
+        while OwnUse::now().since(own).running < 100_000_000 {
             sum = (0..1_000_000).fold(sum, |sum, n| sum.wrapping_mul(31).wrapping_add(n));
+            assert!(started.elapsed() < Duration::from_secs(60), "no CPU counted: {sum}");
         }
         assert!(Usage::of(pid).unwrap().cpu.total() > before.cpu.total(), "{sum}");
-        assert!(OwnUse::now().since(own).running > 0);
+        assert!(!Threads::of(pid).since(&threads).is_empty(), "{sum}");
         assert!(Usage::of(u32::MAX).is_none());
     }
 
