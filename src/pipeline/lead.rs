@@ -5,7 +5,7 @@
 //! (`CommitProcessor.java`). Sources: `LearnerHandler.java`, `PrepRequestProcessor.java`,
 //! `Leader.java` (`revalidateSession`, `processSync`).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use crate::pipeline::prepare::Asker;
 use crate::pipeline::session::Owner;
@@ -23,6 +23,11 @@ const PARKED_BYTES_MAX: usize = 64 << 20;
 
 /// Bytes that a parked request takes beside its body.
 const PARKED_OVERHEAD: usize = 256;
+
+/// How many sessions a leader remembers to have ended. A request that was under way when its
+/// session ended arrives within the time that a silent learner is given (`syncLimit`); at most so
+/// many end in it.
+const ENDED_MAX: usize = 1 << 16;
 
 /// Who has asked for a sync.
 #[derive(Debug)]
@@ -47,6 +52,28 @@ pub(super) struct Leadership {
     /// Requests that wait for room in the log, in order.
     parked: VecDeque<(ServerId, Forwarded)>,
     parked_bytes: usize,
+    /// The sessions that ended last, where one that is unknown may be local elsewhere.
+    ended: Ended,
+}
+
+/// The sessions that ended last.
+#[derive(Debug, Default)]
+struct Ended {
+    ids: BTreeSet<i64>,
+    in_order: VecDeque<i64>,
+}
+
+impl Ended {
+    fn insert(&mut self, session: i64) {
+        if !self.ids.insert(session) {
+            return;
+        }
+        self.in_order.push_back(session);
+        if self.in_order.len() > ENDED_MAX {
+            let oldest = self.in_order.pop_front().expect("there are many");
+            self.ids.remove(&oldest);
+        }
+    }
 }
 
 impl Leadership {
@@ -54,6 +81,16 @@ impl Leadership {
     pub fn clear(&mut self) {
         let token = self.token;
         *self = Leadership { token, ..Leadership::default() };
+    }
+
+    /// A session has ended for all servers.
+    pub fn note_ended(&mut self, session: i64) {
+        self.ended.insert(session);
+    }
+
+    /// Whether the session was everybody's a while ago, and so is nobody's local one.
+    pub fn has_ended(&self, session: i64) -> bool {
+        self.ended.ids.contains(&session)
     }
 
     /// Whether something is parked that the log has room for.

@@ -154,11 +154,14 @@ impl Pipeline {
         self.settings.modes.local_sessions && self.part != Part::Alone
     }
 
-    /// Whether the session may be a local one of another server: only that one can say.
+    /// Whether the session may be a local one of another server: only that one can say. One that
+    /// has ended here is not: what its client had sent before comes too late. Java's leader takes
+    /// that for a local session's (`LeaderSessionTracker.checkSession`).
     pub(super) fn may_be_elsewhere(&self, session: i64) -> bool {
         self.settings.modes.local_sessions
             && !self.sessions.contains(session)
             && !self.sessions.is_own_id(session)
+            && !self.leadership.has_ended(session)
     }
 
     /// Takes a connect request that concerns local sessions, or that comes while this server is

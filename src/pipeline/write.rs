@@ -468,7 +468,9 @@ impl Pipeline {
         let is_listed = self.settings.close_session_txn && size <= self.settings.txn_bytes_max;
         let change = Txn::CloseSession { paths: is_listed.then_some(paths) };
         self.apply_alone(&header, &change);
-        self.sessions.close(session, zxid);
+        if self.sessions.close(session, zxid) && self.settings.modes.local_sessions {
+            self.leadership.note_ended(session);
+        }
         self.locals.end(session);
         let holder = self.attached.holder(session);
         self.attached.release(session);

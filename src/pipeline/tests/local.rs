@@ -143,6 +143,32 @@ fn a_learners_local_session_may_write_what_needs_no_session() {
     assert_eq!(txn::decode(txn).unwrap().txn, expired);
 }
 
+/// A write that was under way when its session ended: its client may have been told of the end, and
+/// of what others did behind it.
+#[test]
+fn what_comes_late_from_an_ended_session_is_not_a_local_ones() {
+    let mut world = world();
+    let leader = world.leader;
+    let learner = (leader + 1) % 3;
+    let connection = world.connect(learner);
+    world.ask(connection, &create("/e", EPHEMERAL));
+    world.settle();
+    assert_eq!(counts(&world, leader), (0, 1));
+    let session = world.connections[connection].session.unwrap();
+    let (now, wall) = (world.now, world.wall);
+    let id = ServerId(learner as i64 + 1);
+    for (cxid, (op, body)) in
+        [(0, (OpCode::CloseSession, Vec::new())), (77, create("/late", PERSISTENT))]
+    {
+        let request = Forwarded { session, cxid, op: op.raw(), body, ids: Vec::new() };
+        world.members[leader].pipeline.handle_forwarded(id, &request, now, wall);
+        world.pump(leader);
+    }
+    let (_, txn) = world.members[leader].log.last().unwrap();
+    let expired = Txn::Error { code: ErrorCode::SessionExpired.raw() };
+    assert_eq!(txn::decode(txn).unwrap().txn, expired);
+}
+
 #[test]
 fn without_upgrades_an_ephemeral_is_refused() {
     for role in [LEADING, FOLLOWING] {
