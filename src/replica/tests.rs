@@ -184,8 +184,9 @@ fn observer_master() -> Replica {
     actions(&mut replica);
     for from in [2, 3] {
         let vote = Vote { leader: ServerId(3), zxid: Zxid::ZERO, peer_epoch: 0 };
-        let (doing, vote, config) = (Doing::Looking, Some(vote), Vec::new());
-        let notification = Notification { doing, vote, round: 1, version: 2, config };
+        let (doing, vote) = (Doing::Looking, Some(vote));
+        let (config, proposed) = (Vec::new(), Vec::new());
+        let notification = Notification { doing, vote, round: 1, version: 2, config, proposed };
         replica.handle_notification(NOW, ServerId(from), notification);
     }
     actions(&mut replica);

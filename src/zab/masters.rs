@@ -84,6 +84,7 @@ mod tests {
             config: Arc::from(&b""[..]),
             config_version: 0,
             next: None,
+            heard: None,
             is_dynamic: false,
             tick: Duration::from_secs(2),
             init_limit_ticks: 10,

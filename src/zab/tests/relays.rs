@@ -384,7 +384,14 @@ fn observer(last: Zxid) -> (Solo, i64) {
 fn find_leader(solo: &mut Solo) -> i64 {
     let vote = Some(Vote { leader: server(3), zxid: z(1, 5), peer_epoch: 1 });
     for (from, doing) in [(2, Doing::Following), (3, Doing::Leading)] {
-        let notification = Notification { doing, vote, round: 1, version: 2, config: Vec::new() };
+        let notification = Notification {
+            doing,
+            vote,
+            round: 1,
+            version: 2,
+            config: Vec::new(),
+            proposed: Vec::new(),
+        };
         solo.zab.handle_notification(solo.now, server(from), notification);
         solo.drain();
     }
@@ -407,7 +414,14 @@ fn a_master_that_cannot_be_reached_is_passed_over() {
     solo.take();
     let vote = Some(Vote { leader: server(3), zxid: z(1, 5), peer_epoch: 1 });
     for (from, doing) in [(2, Doing::Following), (3, Doing::Leading)] {
-        let notification = Notification { doing, vote, round: 1, version: 2, config: Vec::new() };
+        let notification = Notification {
+            doing,
+            vote,
+            round: 1,
+            version: 2,
+            config: Vec::new(),
+            proposed: Vec::new(),
+        };
         solo.zab.handle_notification(solo.now, server(from), notification);
         solo.drain();
     }
