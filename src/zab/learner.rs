@@ -99,6 +99,8 @@ pub(super) struct Learner {
     acked: Zxid,
     /// When the leader was last heard of, or this server itself came further.
     heard: Time,
+    /// When a follower has last passed on something of the leader's.
+    passed_on: Option<Time>,
     redial: Duration,
     deferred: VecDeque<FromLeader>,
     deferred_bytes: usize,
@@ -114,9 +116,14 @@ pub(super) struct Learner {
 
 // ── Finding the leader ──
 impl Learner {
-    /// When the leader was last heard of, once this server serves under it.
+    /// When the leader was last heard of, once this server serves under it. By way of a follower
+    /// that is when it passed on something of the leader's: what it says of itself, as when it
+    /// brings this server into step, it also says while it is cut off.
     pub fn led_at(&self) -> Option<Time> {
-        self.up_to_date.map(|_| self.heard)
+        match self.has_master() {
+            true => self.passed_on,
+            false => self.up_to_date.map(|_| self.heard),
+        }
     }
 
     /// Dials `master`, which is `leader` or one of its followers, after `pause`.
@@ -142,6 +149,7 @@ impl Learner {
             snapshot: None,
             acked: Zxid::ZERO,
             heard: now,
+            passed_on: None,
             redial: REDIAL_MIN,
             deferred: VecDeque::new(),
             deferred_bytes: 0,
@@ -285,6 +293,9 @@ impl Learner {
             return;
         }
         self.heard = now;
+        if self.stage == Stage::UpToDate {
+            self.passed_on = Some(now);
+        }
         if matches!(self.stage, Stage::Truncating { .. } | Stage::Receiving { .. }) {
             self.defer(message);
             return;
@@ -586,7 +597,11 @@ impl Learner {
         if self.stage == Stage::UpToDate {
             match &mut self.relay {
                 None => peer.commit(zxid, false),
-                Some(relay) => relay.commit(peer, now, zxid, leader),
+                Some(relay) => {
+                    if !relay.commit(peer, now, zxid, leader) {
+                        return false;
+                    }
+                }
             }
             self.follow_members(peer, leader);
         }

@@ -31,6 +31,8 @@ pub(super) struct Relay {
     pub handlers: Vec<Handler>,
     /// When learners are looked after next.
     next_heartbeat: Time,
+    /// When the leader last gave a sign of life.
+    heard: Time,
     /// When observers were pinged last.
     pinged: Time,
     round: u64,
@@ -41,7 +43,7 @@ impl Relay {
     pub fn new(peer: &mut Peer, now: Time, epoch: u32) -> Relay {
         peer.perform(Action::AcceptObservers(true));
         let next_heartbeat = now + peer.ensemble.tick / 2;
-        Relay { epoch, handlers: Vec::new(), next_heartbeat, pinged: now, round: 0 }
+        Relay { epoch, handlers: Vec::new(), next_heartbeat, heard: now, pinged: now, round: 0 }
     }
 
     /// Ends everything: closes all connections.
@@ -140,6 +142,10 @@ impl Relay {
                 handler.proven = now;
                 handler.acked = handler.acked.max(through);
                 self.send(peer, at, FromLeader::UpToDate { zxid });
+                // UPTODATE says nothing of the leader, whose next ping may be half a tick away.
+                if now.since(self.heard) <= peer.ensemble.tick / 2 {
+                    self.ping_one(peer, now, at);
+                }
                 true
             }
             // The ACK of UPTODATE; 3.8 also acknowledges what it is brought up by.
@@ -166,25 +172,34 @@ impl Relay {
     }
 
     /// Everything up to `through` is committed; `leader` is who leads from there on, if `through`
-    /// changes the members.
-    pub fn commit(&mut self, peer: &mut Peer, now: Time, through: Zxid, leader: Option<ServerId>) {
-        self.inform(peer, through, leader);
+    /// changes the members. False if no transaction is called that.
+    pub fn commit(
+        &mut self,
+        peer: &mut Peer,
+        now: Time,
+        through: Zxid,
+        leader: Option<ServerId>,
+    ) -> bool {
+        if !self.inform(peer, through, leader) {
+            return false;
+        }
         peer.commit(through, self.handlers.iter().any(Handler::catches_up));
         let is_waiting = |handler: &Handler| matches!(handler.stage, Stage::Acknowledged { .. });
         if self.handlers.iter().any(is_waiting) {
             self.bring_up_reached(peer, now);
         }
+        true
     }
 
-    /// Passes on what is committed behind `peer.committed`.
-    fn inform(&self, peer: &mut Peer, through: Zxid, leader: Option<ServerId>) {
+    /// Passes on what is committed behind `peer.committed`; false if it ends with no transaction.
+    fn inform(&self, peer: &mut Peer, through: Zxid, leader: Option<ServerId>) -> bool {
         if through <= peer.committed || !self.handlers.iter().any(Handler::is_live) {
-            return;
+            return true;
         }
         let (Place::Before(first), Place::Before(end)) =
             (peer.history.locate(peer.committed), peer.history.locate(through))
         else {
-            panic!("what is not committed is in memory")
+            return false;
         };
         for index in first..end {
             let entry = peer.history.entry(index).expect("the window has what is committed");
@@ -201,24 +216,31 @@ impl Relay {
                 peer.perform(Action::ToLearner { link: handler.link, message });
             }
         }
+        true
     }
 
     /// The leader has pinged: it lives, and so may the observers hear.
     pub fn ping(&mut self, peer: &mut Peer, now: Time) {
+        self.heard = now;
         // Leaders ping more often than for a sign of life.
         if now.since(self.pinged) < peer.ensemble.tick / 4 {
             return;
         }
         self.pinged = now;
         self.round += 1;
-        let zxid = peer.committed;
-        for handler in &mut self.handlers {
-            if handler.stage == Stage::UpToDate && handler.begin_ping(self.round, now) {
-                let message = FromLeader::Ping { zxid };
-                peer.perform(Action::ToLearner { link: handler.link, message });
+        for at in 0..self.handlers.len() {
+            if self.handlers[at].stage == Stage::UpToDate {
+                self.ping_one(peer, now, at);
             }
         }
         self.keep_waiting_learners(peer);
+    }
+
+    fn ping_one(&mut self, peer: &mut Peer, now: Time, at: usize) {
+        if self.handlers[at].begin_ping(self.round, now) {
+            let zxid = peer.committed;
+            self.send(peer, at, FromLeader::Ping { zxid });
+        }
     }
 
     pub fn poll_timeout(&self) -> Time {

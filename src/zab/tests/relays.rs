@@ -1,7 +1,7 @@
 //! Followers that serve observers, and observers that go to them.
 
 use crate::wire::election::{Doing, Notification, Vote};
-use crate::wire::quorum::{Extensions, FromLeader, FromLearner};
+use crate::wire::quorum::{Extensions, FromLeader, FromLearner, ServerId};
 use crate::zab::ensemble::Ensemble;
 use crate::zab::output::{Action, Event, LinkId, Output, Role, Standing};
 use crate::zab::tests::cluster::{Cluster, Log, Mail, TICK, server, z};
@@ -255,7 +255,9 @@ fn an_observer_hears_what_apaches_would_send() {
     };
     assert_eq!(solo.sent_to(OBSERVER), [inform(3)]);
     solo.hear_from(OBSERVER, ack(z(2, 0)));
-    assert_eq!(solo.sent_to(OBSERVER), [FromLeader::UpToDate { zxid: z(2, 0) }]);
+    // The leader was heard of a moment ago, and that is passed on, too.
+    let ping = FromLeader::Ping { zxid: z(2, 3) };
+    assert_eq!(solo.sent_to(OBSERVER), [FromLeader::UpToDate { zxid: z(2, 0) }, ping]);
     solo.hear_from(OBSERVER, ack(z(2, 0)));
     solo.hear(FromLeader::Commit { zxid: z(2, 4) });
     assert_eq!(solo.sent_to(OBSERVER), [inform(4)]);
@@ -317,6 +319,32 @@ fn an_observer_is_pinged_when_the_leader_pings() {
         solo.drain();
     }
     assert!(solo.has_closed(OBSERVER));
+}
+
+/// Its clients' sessions may end before it hears of a leader again.
+#[test]
+fn a_follower_that_is_cut_off_does_not_say_that_there_is_a_leader() {
+    let mut solo = master(1);
+    solo.now = solo.now + TICK;
+    come(&mut solo, z(2, 1));
+    solo.hear_from(OBSERVER, ack(z(2, 0)));
+    assert_eq!(solo.sent_to(OBSERVER), [FromLeader::UpToDate { zxid: z(2, 0) }]);
+    solo.hear(FromLeader::Ping { zxid: z(2, 1) });
+    assert_eq!(solo.sent_to(OBSERVER), [FromLeader::Ping { zxid: z(2, 1) }]);
+}
+
+/// There is nothing to tell the observers, and nothing to count from later.
+#[test]
+fn a_commit_of_what_is_no_transaction_ends_the_connection() {
+    let mut solo = master(0);
+    come(&mut solo, z(1, 9));
+    solo.hear(proposal(z(2, 1)));
+    solo.take();
+    solo.hear(FromLeader::Commit { zxid: z(1, 12) });
+    let outputs = solo.take();
+    assert!(outputs.contains(&Output::Perform(Action::Close { link: LINK })));
+    let commits = |output: &Output| matches!(output, Output::Tell(Event::Commit { .. }));
+    assert!(!outputs.iter().any(commits));
 }
 
 /// Apache's cuts off what another master has told.
@@ -431,6 +459,23 @@ fn a_master_that_cannot_be_reached_is_passed_over() {
     solo.zab.handle_timeout(solo.now);
     solo.drain();
     assert!(solo.take().iter().any(dials));
+}
+
+/// What a follower says of itself it says while it is cut off, too.
+#[test]
+fn only_what_is_the_leaders_proves_that_there_is_one() {
+    let (mut solo, _) = observer(z(1, 4));
+    solo.zab.handle_connected(solo.now, LINK);
+    solo.drain();
+    solo.hear(leader_info(1));
+    solo.hear(FromLeader::Diff { through: z(1, 4) });
+    solo.hear(new_leader(1));
+    solo.hear(UP_TO_DATE);
+    assert!(matches!(solo.zab.role(), Role::Observing { leader: ServerId(3), .. }));
+    assert_eq!(solo.zab.led_at(), None);
+    solo.now = solo.now + TICK;
+    solo.hear(FromLeader::Ping { zxid: z(1, 4) });
+    assert_eq!(solo.zab.led_at(), Some(solo.now));
 }
 
 /// Apache's followers cut off what they do not know to be committed. Under a leader that would
