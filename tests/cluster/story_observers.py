@@ -15,7 +15,7 @@ SESSION_MS = 20_000
 
 async def observer_masters(story):
     """An observer at a follower, which is killed under load, as is the leader; wiped itself: with Apache's, both ways."""
-    for voters, observer in pairs(story.kinds):
+    for voters, observer in pairs(story.kinds + [story.flags.beside] * bool(story.flags.beside)):
         kinds = [voters] * 3 + [observer]
         settings = [f"observerMasterPort={free_port()}"]
         async with story.ensemble(4, kinds, observers=1, own_hosts=True, settings=settings) as ensemble:
