@@ -140,6 +140,15 @@ pub fn raise_open_files() -> Option<u64> {
     }
 }
 
+/// How many clients may be connected: `wanted`, or fewer where the process may not open so many
+/// files. A log that finds no descriptor for its next segment refuses writes, so some are kept from
+/// clients: [`OTHER_DESCRIPTORS`], or half of what there is.
+pub fn connections_within(open_files_max: Option<u64>, wanted: u32) -> u32 {
+    let Some(limit) = open_files_max else { return wanted };
+    let room = limit.saturating_sub(OTHER_DESCRIPTORS).max(limit / 2);
+    u32::try_from(room).map_or(wanted, |room| room.min(wanted))
+}
+
 fn ensemble(config: &Config) -> Finding {
     let subject = "ensemble";
     if !config.ensemble.distributed {
@@ -430,6 +439,11 @@ mod tests {
         check(locked_memory(Some(64 * kib), 5), Verdict::Stop, "LimitMEMLOCK=2560K");
         check(locked_memory(Some(2559 * kib), 5), Verdict::Change, "ulimit -l 2560");
         check(locked_memory(Some(2560 * kib), 5), Verdict::Ok, "2560 KiB");
+        assert_eq!(connections_within(None, 10_000), 10_000);
+        assert_eq!(connections_within(Some(1 << 40), 10_000), 10_000);
+        assert_eq!(connections_within(Some(10_256), 10_000), 10_000);
+        assert_eq!(connections_within(Some(10_255), 10_000), 9_999);
+        assert_eq!(connections_within(Some(100), 10_000), 50);
         check(open_files(None, 10), Verdict::Ok, "");
         check(open_files(Some(10_256), 10_000), Verdict::Ok, "");
         check(open_files(Some(10_255), 10_000), Verdict::Change, "LimitNOFILE=10256");

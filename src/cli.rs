@@ -122,7 +122,7 @@ fn exit_of(error: &ServerError) -> Exit {
 
 pub(super) fn exit_of_log(error: &LogError) -> Exit {
     match error {
-        LogError::Io { .. } | LogError::Full { .. } => Exit::Disk,
+        LogError::Io { .. } | LogError::Full { .. } | LogError::NoDescriptor { .. } => Exit::Disk,
         _ => Exit::Data,
     }
 }

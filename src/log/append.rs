@@ -346,12 +346,12 @@ impl Log {
     /// The segment that was asked for could not be made.
     ///
     /// # Errors
-    /// A full volume is waited out: the segment is wanted again later, and [`Log::room`] says
-    /// meanwhile what is left. Any other error is final and comes back.
+    /// What may pass is waited out (a full volume): the segment is wanted again later, and
+    /// [`Log::room`] says meanwhile what is left. Any other error is final and comes back.
     pub fn handle_segment_refused(&mut self, now: Time, error: LogError) -> Result<(), LogError> {
         assert!(self.requested, "a segment is refused when it was asked for");
         self.requested = false;
-        if matches!(error, LogError::Full { .. }) {
+        if error.may_pass() {
             self.retry_at = Some(now + RETRY_AFTER);
             return Ok(());
         }

@@ -187,6 +187,12 @@ pub enum LogError {
         /// The size it should have had, in bytes.
         size: u64,
     },
+    /// The process has no descriptor left: nothing was harmed, and asking again later may succeed.
+    #[error("no descriptor is left for a log segment at {}; raise `ulimit -n`", file.display())]
+    NoDescriptor {
+        /// The segment that could not be made.
+        file: PathBuf,
+    },
     /// The log holds something that no crash can have left behind.
     #[error(
         "{} is damaged at offset {offset}: {what}; the log is good through zxid {last_good_zxid}",
@@ -245,5 +251,10 @@ impl LogError {
         source: impl Into<std::io::Error>,
     ) -> LogError {
         LogError::Io { op, file: file.to_owned(), offset, source: source.into() }
+    }
+
+    /// Whether nothing was harmed, and asking again later may succeed.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, LogError::Full { .. } | LogError::NoDescriptor { .. })
     }
 }

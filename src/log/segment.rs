@@ -271,8 +271,24 @@ impl SegmentFile {
 /// its name; syncs the directory. Takes seconds on a slow disk: for a background thread.
 ///
 /// # Errors
-/// [`LogError::Full`] when the volume or a quota is full; what was begun is removed.
+/// [`LogError::Full`] when the volume or a quota is full, [`LogError::NoDescriptor`] when too many
+/// files are open; what was begun is removed, or made anew by the next try.
 pub fn prepare(dir: &Path, request: SegmentRequest) -> Result<PreparedSegment, LogError> {
+    let path = dir.join(name(request.sequence));
+    make(dir, request).map_err(|error| match error {
+        LogError::Io { source, .. } if is_out_of_descriptors(&source) => {
+            LogError::NoDescriptor { file: path }
+        }
+        error => error,
+    })
+}
+
+fn is_out_of_descriptors(error: &std::io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    errno.is_some_and(|errno| errno == Errno::MFILE || errno == Errno::NFILE)
+}
+
+fn make(dir: &Path, request: SegmentRequest) -> Result<PreparedSegment, LogError> {
     assert!((SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&request.size));
     assert!(request.size.is_multiple_of(BLOCK as u64));
     let path = dir.join(name(request.sequence));

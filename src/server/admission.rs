@@ -13,7 +13,7 @@ use crate::server::overload::Overload;
 pub enum Refusal {
     /// The address has `maxClientCnxns` connections.
     PerAddress,
-    /// The server has `maxCnxns` connections.
+    /// The server has as many connections as it may have (`maxCnxns`).
     Total,
 }
 

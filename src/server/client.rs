@@ -252,7 +252,9 @@ impl ClientCore {
                 "{peer} is refused: its address has maxClientCnxns connections already"
             ),
             Refusal::Total => {
-                tracing::warn!("{peer} is refused: there are maxCnxns connections already");
+                tracing::warn!(
+                    "{peer} is refused: there are as many connections as there may be (maxCnxns)"
+                );
             }
         }
     }

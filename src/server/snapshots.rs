@@ -12,11 +12,19 @@ use crate::snapshot::SnapshotError;
 use crate::snapshot::backup::Backup;
 use crate::zxid::Zxid;
 
+/// The first snapshot of a start comes in the second half of the bounds, so that an ensemble's
+/// servers do not all take theirs at once. Apache spreads every one so
+/// (`SyncRequestProcessor.resetSnapshotStats`), which is a third more snapshots.
+const FIRST_SPREAD: u64 = 2;
+
+/// Later ones come in the last eighth: servers that are apart stay apart.
+const SPREAD: u64 = 8;
+
 /// Decides when the next snapshot is taken. At most one is under way.
 pub struct Snapshots {
-    /// A snapshot after so many transactions, give or take half of it (`snapCount`).
+    /// A snapshot after so many transactions at most (`snapCount`).
     txns_between: u64,
-    /// A snapshot after so many bytes of log (`snapSizeLimitInKb`).
+    /// A snapshot after so many bytes of log at most (`snapSizeLimitInKb`).
     bytes_between: u64,
     seed: u64,
     /// The zxid and the log's bytes at which the next one is due.
@@ -52,15 +60,15 @@ impl Snapshots {
             taken: 0,
             failed: 0,
         };
-        snapshots.plan(0, 0);
+        snapshots.plan(0, 0, FIRST_SPREAD);
         snapshots
     }
 
-    /// Half of the bounds and a random part of the other half, as Apache spreads them
-    /// (`SyncRequestProcessor.resetSnapshotStats`).
-    fn plan(&mut self, txns: u64, bytes: u64) {
+    /// The next one comes a random part of `1 / spread` of the bounds before they are reached.
+    fn plan(&mut self, txns: u64, bytes: u64, spread: u64) {
         self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let part = |bound: u64| bound / 2 + (self.seed >> 33) % (bound / 2).max(1);
+        let random = self.seed >> 33;
+        let part = |bound: u64| bound - random % (bound / spread).max(1);
         self.due = (txns + part(self.txns_between), bytes.saturating_add(part(self.bytes_between)));
     }
 
@@ -85,7 +93,7 @@ impl Snapshots {
         if self.held.is_empty() && (is_due || !self.backups.is_empty()) {
             let backup = self.backups.pop_front();
             if backup.is_none() {
-                self.plan(txns, log_bytes);
+                self.plan(txns, log_bytes, SPREAD);
             }
             let zxid = pipeline.prepared();
             self.held.push(zxid);
@@ -204,6 +212,20 @@ mod tests {
         let job = snapshots.poll_job(&pipeline, Zxid::MAX, 0).unwrap();
         assert_eq!((job.zxid, job.digest), (Zxid::new(2, 1), pipeline.writer().digest()));
         assert_eq!(job.sessions, pipeline.sessions().iter().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_first_snapshots_are_spread_further_than_the_others() {
+        for seed in 0..500 {
+            let mut snapshots = Snapshots::new(Zxid::ZERO, 1000, u64::MAX, seed);
+            assert!((501..=1000).contains(&snapshots.due.0), "{:?}", snapshots.due);
+            assert!(snapshots.due.1 > u64::MAX / 2);
+            snapshots.plan(5000, 70, SPREAD);
+            assert!((5876..=6000).contains(&snapshots.due.0), "{:?}", snapshots.due);
+            assert!(snapshots.due.1 > u64::MAX - u64::MAX / 8);
+        }
+        let firsts = (0..500).map(|seed| Snapshots::new(Zxid::ZERO, 1000, 9, seed).due.0);
+        assert!(firsts.collect::<std::collections::BTreeSet<_>>().len() > 200, "they are spread");
     }
 
     /// A snapshot that was under way when a leader's state came is the older one of the two.

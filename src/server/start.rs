@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use crate::check;
 use crate::config::{Config, LogWriter, Purge};
 use crate::io::clock;
 use crate::io::executor::{Core, CoreError, processors, spawn_core};
@@ -362,6 +363,20 @@ fn assemble(
     Ok((background_cores, asking))
 }
 
+/// How many clients may be connected.
+fn connections_max(config: &Config) -> u32 {
+    let open_files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let wanted = config.limits.connections_max;
+    let most = check::connections_within(open_files, wanted);
+    if most < wanted {
+        tracing::warn!(
+            "at most {most} clients may be connected, and not maxCnxns={wanted}: no more files may \
+             be open (ulimit -n, LimitNOFILE=)"
+        );
+    }
+    most
+}
+
 /// The client cores, and the pipeline's ends of the links with them.
 fn client_cores(
     serve: &Serve<'_>,
@@ -372,7 +387,7 @@ fn client_cores(
     let pipeline_at = executor_of(plan, Role::Pipeline);
     let pipeline_waker = &started[pipeline_at].waker;
     let admission = Arc::new(Admission::new(
-        config.limits.connections_max as usize,
+        connections_max(config) as usize,
         config.limits.connections_per_address_max.unwrap_or(0) as usize,
         Overload::new(plan.client_count, bounds(config)),
     ));

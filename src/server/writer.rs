@@ -135,7 +135,7 @@ pub struct PipelineCore {
     pub(super) questions: Questions,
     /// The largest transaction that a client's write can become, in bytes.
     txn_bytes_max: usize,
-    /// Whether the volume had no space for the log's next segment.
+    /// Whether the log's next segment could not be made for now.
     is_full: bool,
     /// Whether a leadership was given up since the volume was last seen to have space.
     has_stood_back: bool,
@@ -301,7 +301,7 @@ impl PipelineCore {
                 Done::Prepared(Ok(segment)) => {
                     self.has_stood_back = false;
                     if std::mem::take(&mut self.is_full) {
-                        tracing::warn!("the log's volume has space again: writes are taken");
+                        tracing::warn!("the log has room again: writes are taken");
                     }
                     self.disk.log.offer_segment(segment);
                 }

@@ -1,7 +1,7 @@
-//! Full volumes: under the log, and under the snapshots.
+//! What runs out: room under the log and under the snapshots, and descriptors.
 //!
-//! They need small file systems, and so the right to mount. Where that is missing the stories are
-//! skipped, loudly.
+//! Full volumes need small file systems, and so the right to mount. Where that is missing their
+//! stories are skipped, loudly.
 
 use std::fs;
 use std::io::{ErrorKind, Write as _};
@@ -11,7 +11,7 @@ use std::process::Command;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::client::{Client, EPHEMERAL, PERSISTENT, create, set};
+use crate::client::{Client, EPHEMERAL, PERSISTENT, create, is_closed, set};
 use crate::process::{Server, directory, poll};
 
 const SYSTEM_ERROR: i32 = -1;
@@ -181,4 +181,37 @@ fn a_server_with_a_full_log_volume_ends_when_it_is_told_to() {
     assert_eq!(server.wait_for_exit(), 0, "{}", server.stderr());
     server.start();
     assert_eq!(number(&mut server.client()), taken);
+}
+
+#[test]
+fn without_descriptors_the_log_refuses_writes_until_there_are_some() {
+    let mut server = Server::serving(&["ringkeeper.log.segmentSizeInKb=4096"]);
+    let mut client = server.client();
+    client.done(&create("/n", &[0; 4], PERSISTENT));
+    server.limit_open_files(3);
+    let taken = write_until_refused(&mut client, 0);
+    assert!(server.stderr().contains("no descriptor is left"), "{}", server.stderr());
+    assert_eq!(number(&mut client), taken);
+    client.ping();
+    server.limit_open_files(1000);
+    poll("writes are taken again", || (client.call(&set("/n", &[9; 4])).error == 0).then_some(()));
+    server.kill();
+    server.start();
+    assert_eq!(number(&mut server.client()), u32::from_be_bytes([9; 4]));
+}
+
+#[test]
+fn clients_leave_descriptors_for_the_log() {
+    let mut server = Server::new(&["maxClientCnxns=0", "ringkeeper.log.segmentSizeInKb=4096"]);
+    server.open_files = Some(100);
+    server.start();
+    let mut clients: Vec<Client> = (0..50).map(|_| server.client()).collect();
+    assert!((0..60).all(|_| is_closed(&mut server.dial())), "there is room for one more");
+    assert!(server.stderr().contains("at most 50 clients may be connected"), "{}", server.stderr());
+    let client = &mut clients[0];
+    client.done(&create("/n", &[0; 4], PERSISTENT));
+    // Through several segments.
+    for _ in 0..100 {
+        client.done(&set("/n", &[1; 200_000]));
+    }
 }

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use tempfile::TempDir;
 
 use crate::client::Client;
@@ -41,6 +41,8 @@ pub struct Server {
     process: Option<Child>,
     address: Option<SocketAddr>,
     starts: u32,
+    /// How many files it may have open from its start on, where it is not the test's own limit.
+    pub open_files: Option<u64>,
 }
 
 impl Server {
@@ -58,7 +60,7 @@ impl Server {
             format!("dataDir={}", home.path().join("data").display()),
         ];
         lines.extend(settings.iter().map(|line| (*line).to_owned()));
-        Server { home, settings: lines, process: None, address: None, starts: 0 }
+        Server { home, settings: lines, process: None, address: None, starts: 0, open_files: None }
     }
 
     /// A server that serves.
@@ -86,7 +88,16 @@ impl Server {
         self.starts += 1;
         self.address = None;
         let stderr = fs::File::create(self.stderr_path()).unwrap();
-        let process = Command::new(env!("CARGO_BIN_EXE_ringkeeper"))
+        let binary = env!("CARGO_BIN_EXE_ringkeeper");
+        let mut command = match self.open_files {
+            None => Command::new(binary),
+            Some(count) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("ulimit -n {count}; exec \"$0\" \"$@\""), binary]);
+                shell
+            }
+        };
+        let process = command
             .arg("server")
             .arg(config)
             .env_remove("JVMFLAGS")
@@ -179,10 +190,21 @@ impl Server {
         process.wait().unwrap();
     }
 
+    fn pid(&self) -> Pid {
+        let id = self.process.as_ref().expect("the server runs").id();
+        Pid::from_raw(id.cast_signed()).unwrap()
+    }
+
     /// Sends a signal, and waits for nothing.
     pub fn signal(&self, signal: Signal) {
-        let id = self.process.as_ref().expect("the server runs").id();
-        kill_process(Pid::from_raw(id.cast_signed()).unwrap(), signal).unwrap();
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// Lets the process that runs open files only while it has fewer than so many.
+    pub fn limit_open_files(&self, count: u64) {
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        let limit = Rlimit { current: Some(count), maximum };
+        prlimit(Some(self.pid()), Resource::Nofile, limit).unwrap();
     }
 
     /// The process's exit code, once it has ended by itself.

@@ -51,7 +51,7 @@ impl World {
         let last = process.log.appended();
         self.trace.keep(self.now, format!("server {server} is {role:?}, its log ends at {last}"));
         let log = &process.log;
-        self.checker.servers.handle_role(server, role, log, &self.checker.history);
+        self.checker.servers.handle_role(server, role, log, &mut self.checker.history);
     }
 
     fn publish(&mut self, server: usize, process: &mut Process) {

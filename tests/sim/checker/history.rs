@@ -43,9 +43,6 @@ pub struct Life {
 /// Errors of requests whose sessions speak through another server, or have ended.
 const LATE: [i32; 2] = [ErrorCode::SessionMoved.raw(), ErrorCode::SessionExpired.raw()];
 
-/// Who proposed a transaction, and the checksum of its bytes.
-type Proposed = (usize, u32);
-
 /// The committed history.
 pub struct History {
     writer: Writer,
@@ -55,7 +52,8 @@ pub struct History {
     digests: BTreeMap<Zxid, u64>,
     pub changes: Vec<Change>,
     pub sessions: BTreeMap<i64, Life>,
-    proposed: BTreeMap<Zxid, Vec<Proposed>>,
+    /// What leaders have proposed.
+    proposed: BTreeMap<Zxid, Arc<[u8]>>,
     asked: BTreeMap<(i64, i32), Asked>,
     done: BTreeMap<(i64, i32), Zxid>,
     /// The last cxid of each session.
@@ -102,10 +100,15 @@ impl History {
         self.txns.get(&zxid)
     }
 
-    /// All transactions later than `after`.
-    pub fn txns_after(&self, after: Zxid) -> impl Iterator<Item = (Zxid, &Arc<[u8]>)> {
+    /// All transactions later than `after` of epochs before this one.
+    pub fn txns_between(
+        &self,
+        after: Zxid,
+        epoch: u32,
+    ) -> impl Iterator<Item = (Zxid, &Arc<[u8]>)> {
         let later = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
-        self.txns.range(later).map(|(zxid, txn)| (*zxid, txn))
+        let later = self.txns.range(later).map(|(zxid, txn)| (*zxid, txn));
+        later.take_while(move |(zxid, _)| zxid.epoch() < epoch)
     }
 
     pub fn len(&self) -> usize {
@@ -123,14 +126,24 @@ impl History {
     }
 
     /// A leader has proposed a transaction.
-    pub fn handle_proposed(&mut self, server: usize, zxid: Zxid, txn: &[u8]) {
-        let proposed = (server, crc32c::crc32c(txn));
-        let known = self.proposed.entry(zxid).or_default();
-        if !known.contains(&proposed) {
-            known.push(proposed);
+    pub fn handle_proposed(&mut self, server: usize, zxid: Zxid, txn: &Arc<[u8]>) {
+        let known = self.proposed.entry(zxid).or_insert_with(|| Arc::clone(txn));
+        check(known == txn, "LocalPrimaryOrder", || {
+            format!("server {server} proposes {}, before that {}", describe(txn), describe(known))
+        });
+    }
+
+    /// A leader is established, whose log goes on from a snapshot of `through`: what the snapshot
+    /// holds is committed, and no server may ever publish it one by one.
+    pub fn handle_established(&mut self, server: usize, through: Zxid) {
+        while let Some(txn) = self.proposed.get(&self.last.next().unwrap_or(Zxid::MAX)) {
+            let zxid = self.last.next().expect("there is a proposal of it");
+            if zxid > through {
+                break;
+            }
+            let txn = Arc::clone(txn);
+            self.extend(server, zxid, &txn);
         }
-        let known = known.len();
-        check(known == 1, "LocalPrimaryOrder", || format!("{zxid} was proposed {known} times"));
     }
 
     /// A server has published `txn` under `zxid`, as the next one after what it published before.
@@ -200,8 +213,7 @@ impl History {
     /// What is delivered was broadcast by a primary.
     fn integrity(&self, server: usize, zxid: Zxid, txn: &[u8]) {
         let proposed = self.proposed.get(&zxid);
-        let is_known = proposed.is_some_and(|it| it.iter().any(|it| it.1 == crc32c::crc32c(txn)));
-        check(is_known, "Integrity", || {
+        check(proposed.is_some_and(|it| **it == *txn), "Integrity", || {
             format!(
                 "server {server} publishes {zxid}, which nobody has proposed: {}",
                 describe(txn)
