@@ -5,8 +5,9 @@ use crate::pipeline::Then;
 use crate::pipeline::session::Sessions;
 use crate::pipeline::tests::{TREE, settings};
 use crate::wire::quorum::Extensions;
+use crate::zab::LearnerStatus;
 use crate::zab::ensemble::{Ensemble, Member};
-use crate::zab::output::{Recovered, Standing};
+use crate::zab::output::{LinkId, Recovered, Standing};
 
 const NOW: Time = Time::from_nanos(0);
 const WALL: WallMs = WallMs(0);
@@ -151,4 +152,27 @@ fn what_is_not_durable_is_not_published() {
     replica.handle_persisted(NOW, Zxid::new(1, 1));
     perform(&mut replica, false);
     assert_eq!(replica.poll_published().unwrap().through, Zxid::new(1, 1));
+}
+
+/// Two changes of members, one right behind the other: who follows and has just been made an
+/// observer is no part of the quorum that the second one has to have.
+#[test]
+fn a_follower_that_is_to_observe_counts_for_no_new_members() {
+    let member = |id, is_observer| Member { id, is_observer, group: None, weight: 1 };
+    let (follower, new_observer, stranger) = (ServerId(2), ServerId(3), ServerId(4));
+    let mut ensemble = ensemble();
+    ensemble.members.extend([member(follower, false), member(new_observer, true)]);
+    let learner = |server| LearnerStatus {
+        server,
+        link: LinkId(1),
+        is_observer: false,
+        is_synced: true,
+        is_in_snapshot: false,
+        acked: Zxid::ZERO,
+    };
+    let counts = |learner| exchange::is_follower_in_step(&learner, &ensemble);
+    assert!(counts(learner(follower)) && counts(learner(stranger)));
+    assert!(!counts(learner(new_observer)));
+    assert!(!counts(LearnerStatus { is_observer: true, ..learner(follower) }));
+    assert!(!counts(LearnerStatus { is_synced: false, ..learner(follower) }));
 }
