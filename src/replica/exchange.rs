@@ -9,7 +9,9 @@ use crate::wire::membership::Membership;
 use crate::wire::opcode::OpCode;
 use crate::wire::quorum::{Forwarded, FromLeader, FromLearner, ServerId};
 use crate::zab::Zab;
+use crate::zab::ensemble::Ensemble;
 use crate::zab::output::{Action, Event, LinkId, Output, Role};
+use crate::zab::status::LearnerStatus;
 use crate::zxid::Zxid;
 
 impl Replica {
@@ -170,7 +172,7 @@ impl Replica {
         };
         let ensemble = zab.ensemble();
         let Ok(current) = Membership::parse(&ensemble.config) else { return };
-        let in_step = zab.learners().filter(|it| it.is_synced && !it.is_observer);
+        let in_step = zab.learners().filter(|it| is_follower_in_step(it, ensemble));
         let synced = in_step.map(|it| it.server).chain([ensemble.me]).collect();
         let is_changing = ensemble.next.is_some();
         self.pipeline.handle_members(MembersNow { current, is_changing, synced });
@@ -236,4 +238,12 @@ impl Replica {
         }
         has_said
     }
+}
+
+/// Whether the learner counts for the quorum that new members have to have. One whom the members in
+/// force have made an observer may not have heard of it yet: it leaves as soon as it does, and an
+/// observer that comes back acknowledges nothing, so that members who need it would be proposed for
+/// ever, with everything behind them (`Leader.isQuorumSynced` counts it).
+pub(super) fn is_follower_in_step(learner: &LearnerStatus, ensemble: &Ensemble) -> bool {
+    learner.is_synced && !learner.is_observer && !ensemble.is_observer(learner.server)
 }

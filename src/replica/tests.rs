@@ -8,7 +8,8 @@ use crate::wire::election::{Doing, Vote};
 use crate::wire::opcode::OpCode;
 use crate::wire::quorum::{Extensions, Forwarded};
 use crate::zab::ensemble::{Ensemble, Member};
-use crate::zab::output::{Recovered, Standing};
+use crate::zab::output::{LinkId, Recovered, Standing};
+use crate::zab::status::LearnerStatus;
 
 const NOW: Time = Time::from_nanos(0);
 const WALL: WallMs = WallMs(0);
@@ -272,7 +273,7 @@ fn a_leader_hears_of_an_observers_sessions() {
     let zxid = Zxid::ZERO;
     replica.handle_from_leader(NOW, WALL, LEADER, FromLeader::Ping { zxid });
     actions(&mut replica);
-    // The observer has not been pinged so soon: it is, by a later ping of the leader's.
+    // The observer is not pinged again so soon: it is, by a later ping of the leader's.
     let now = NOW + Duration::from_secs(1);
     replica.handle_from_leader(now, WALL, LEADER, FromLeader::Ping { zxid });
     let ping = Action::ToLearner { link: OBSERVER, message: FromLeader::Ping { zxid } };
@@ -283,4 +284,27 @@ fn a_leader_hears_of_an_observers_sessions() {
     replica.handle_from_leader(now, WALL, LEADER, FromLeader::Ping { zxid });
     let message = FromLearner::Ping { zxid, touched };
     assert_eq!(actions(&mut replica), [Action::ToLeader { link: LEADER, message }]);
+}
+
+/// Two changes of members, one right behind the other: who follows and has just been made an
+/// observer is no part of the quorum that the second one has to have.
+#[test]
+fn a_follower_that_is_to_observe_counts_for_no_new_members() {
+    let member = |id, is_observer| Member { id, is_observer, group: None, weight: 1 };
+    let (follower, new_observer, stranger) = (ServerId(2), ServerId(3), ServerId(4));
+    let mut ensemble = ensemble();
+    ensemble.members.extend([member(follower, false), member(new_observer, true)]);
+    let learner = |server| LearnerStatus {
+        server,
+        link: LinkId(1),
+        is_observer: false,
+        is_synced: true,
+        is_in_snapshot: false,
+        acked: Zxid::ZERO,
+    };
+    let counts = |learner| exchange::is_follower_in_step(&learner, &ensemble);
+    assert!(counts(learner(follower)) && counts(learner(stranger)));
+    assert!(!counts(learner(new_observer)));
+    assert!(!counts(LearnerStatus { is_observer: true, ..learner(follower) }));
+    assert!(!counts(LearnerStatus { is_synced: false, ..learner(follower) }));
 }
