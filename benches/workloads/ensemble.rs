@@ -86,6 +86,7 @@ fn member(server: usize) -> Replica {
         commit_log_count: 500,
         commit_log_bytes_max: 32 << 20,
         extensions: Extensions::ALL,
+        has_observer_masters: false,
     };
     let writer = grown(PARENTS);
     let recovered = Recovered {

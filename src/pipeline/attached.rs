@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::pipeline::Client;
 
+/// A packet with so many sessions has 12 MB; an observer that names more has made them up.
+const PASSED_ON_MAX: usize = 1 << 20;
+
 /// The session that a connection has.
 #[derive(Clone, Copy, Debug)]
 struct Held {
@@ -108,6 +111,16 @@ impl Attached {
     /// The next answer to a leader tells of all.
     pub fn touch_all(&mut self) {
         self.touched.extend(self.by_client.values().map(|held| (held.session, held.timeout_ms)));
+    }
+
+    /// Sessions of other servers' clients that the leader hears of from this one, with their
+    /// timeouts in milliseconds; at most [`PASSED_ON_MAX`] wait for that.
+    pub fn pass_on(&mut self, sessions: &[(i64, i32)]) {
+        for &(session, timeout_ms) in sessions {
+            if self.touched.len() < PASSED_ON_MAX {
+                self.touched.insert(session, timeout_ms);
+            }
+        }
     }
 
     /// The connections that have sessions.

@@ -106,6 +106,12 @@ impl Pipeline {
         touched
     }
 
+    /// Sessions of an observer's clients, with their timeouts in milliseconds: the next answer to
+    /// the leader tells of them, too.
+    pub fn handle_passed_on(&mut self, sessions: &[(i64, i32)]) {
+        self.attached.pass_on(sessions);
+    }
+
     // ── From the leader ──
 
     /// Applies a transaction that the leader has proposed, and gets the reply ready where it was a

@@ -74,7 +74,10 @@ impl Pipeline {
             Role::Following { .. } | Role::Observing { .. } => {
                 self.end_read_only();
                 self.part = Part::Following { epoch };
-                self.led = self.led.max(now);
+                // A follower that has brought an observer into step may itself be cut off.
+                if let Role::Following { .. } = role {
+                    self.led = self.led.max(now);
+                }
                 self.sessions.handle_following();
                 // What a state was taken along with has all come by now.
                 self.writer.set_replay(Replay::Exact);

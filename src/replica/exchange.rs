@@ -8,9 +8,10 @@ use crate::replica::{Replica, StateAt};
 use crate::wire::membership::Membership;
 use crate::wire::opcode::OpCode;
 use crate::wire::quorum::{Forwarded, FromLeader, FromLearner, ServerId};
+use crate::zab::Zab;
 use crate::zab::ensemble::Ensemble;
 use crate::zab::output::{Action, Event, LinkId, Output, Role};
-use crate::zab::{LearnerStatus, Zab};
+use crate::zab::status::LearnerStatus;
 use crate::zxid::Zxid;
 
 impl Replica {
@@ -84,6 +85,8 @@ impl Replica {
                 self.note_role(role);
                 self.role = role;
                 self.links.clear();
+                let serves = self.zab.as_ref().is_some_and(Zab::is_observer_master);
+                self.askers.begin(serves && matches!(role, Role::Following { .. }));
                 let epoch = self.zab.as_ref().and_then(Zab::epoch).unwrap_or(0);
                 self.begun = (role != Role::Looking).then_some(Zxid::new(epoch, 0));
                 self.pipeline.handle_role(role, epoch, now, wall);
@@ -95,6 +98,11 @@ impl Replica {
                 }
             }
             Event::Commit { through } => self.commit(through),
+            Event::Request { .. } | Event::Revalidate { .. } | Event::Touched { .. }
+                if !self.is_leading() =>
+            {
+                self.take_observers(event);
+            }
             Event::Request { learner, link, request } => {
                 self.links.insert(learner, link);
                 self.take_request(learner, link, &request);
@@ -118,16 +126,18 @@ impl Replica {
                 let message = FromLearner::Ping { zxid, touched };
                 self.actions.push_back(Action::ToLeader { link, message });
             }
-            Event::Synced => self.pipeline.handle_synced(),
-            Event::Revalidated { session, is_valid } => {
-                self.pipeline.handle_revalidated(session, is_valid, now);
-            }
+            Event::Synced => self.take_synced(),
+            Event::Revalidated { session, is_valid } => self.take_revalidated(session, is_valid),
             Event::Confirmed { token } => {
                 self.pipeline.handle_confirmed(token, now, wall);
                 // Before the commits behind it.
                 self.tell_learners();
             }
         }
+    }
+
+    fn is_leading(&self) -> bool {
+        matches!(self.role, Role::Leading { .. })
     }
 
     fn apply(&mut self, zxid: Zxid, txn: &[u8]) {
@@ -212,8 +222,14 @@ impl Replica {
             while let Some(message) = self.pipeline.poll_to_leader() {
                 has_said = true;
                 let message = match message {
-                    ToLeader::Request(request) => FromLearner::Request(request),
+                    ToLeader::Request(request) => {
+                        if request.op == OpCode::Sync.raw() {
+                            self.askers.push_sync(None);
+                        }
+                        FromLearner::Request(request)
+                    }
                     ToLeader::Revalidate { session, timeout_ms } => {
+                        self.askers.push_revalidation(session, None);
                         FromLearner::Revalidate { session, timeout_ms }
                     }
                 };

@@ -14,6 +14,7 @@
 
 pub mod stats;
 
+mod askers;
 mod exchange;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::pipeline::{self, Client, Connect, Notice, Outbox, Pipeline, Published, Room, Write};
+use crate::replica::askers::Askers;
 use crate::replica::stats::Stats;
 use crate::time::{Time, WallMs};
 use crate::tree::Tree;
@@ -61,6 +63,8 @@ pub struct Replica {
     actions: VecDeque<Action>,
     /// Learners whose requests this leader has, by the link that they came on.
     links: BTreeMap<ServerId, LinkId>,
+    /// Who on this server's way has asked its leader.
+    askers: Askers,
     /// States that are being sent: their versions are kept readable.
     sending: BTreeMap<LinkId, StateAt>,
     stats: Stats,
@@ -97,6 +101,7 @@ impl Replica {
             role: Role::Looking,
             actions: VecDeque::new(),
             links: BTreeMap::new(),
+            askers: Askers::default(),
             sending: BTreeMap::new(),
             stats: Stats::default(),
             election: None,

@@ -4,10 +4,12 @@ use super::*;
 use crate::pipeline::Then;
 use crate::pipeline::session::Sessions;
 use crate::pipeline::tests::{TREE, settings};
-use crate::wire::quorum::Extensions;
-use crate::zab::LearnerStatus;
+use crate::wire::election::{Doing, Vote};
+use crate::wire::opcode::OpCode;
+use crate::wire::quorum::{Extensions, Forwarded};
 use crate::zab::ensemble::{Ensemble, Member};
 use crate::zab::output::{LinkId, Recovered, Standing};
+use crate::zab::status::LearnerStatus;
 
 const NOW: Time = Time::from_nanos(0);
 const WALL: WallMs = WallMs(0);
@@ -28,10 +30,15 @@ fn ensemble() -> Ensemble {
         commit_log_count: 500,
         commit_log_bytes_max: 1 << 20,
         extensions: Extensions::ALL,
+        has_observer_masters: false,
     }
 }
 
 fn member() -> Replica {
+    member_of(ensemble())
+}
+
+fn member_of(ensemble: Ensemble) -> Replica {
     let recovered = Recovered {
         last: Zxid::ZERO,
         committed: Zxid::ZERO,
@@ -41,7 +48,7 @@ fn member() -> Replica {
     };
     let sessions = Sessions::new(2000, 1, 5000);
     let pipeline = Pipeline::new(Writer::new(TREE, NOW), sessions, settings(), 1, NOW);
-    Replica::member(pipeline, Zab::new(ensemble(), recovered, 7, NOW))
+    Replica::member(pipeline, Zab::new(ensemble, recovered, 7, NOW))
 }
 
 /// A connection asks for a session: one transaction.
@@ -152,6 +159,131 @@ fn what_is_not_durable_is_not_published() {
     replica.handle_persisted(NOW, Zxid::new(1, 1));
     perform(&mut replica, false);
     assert_eq!(replica.poll_published().unwrap().through, Zxid::new(1, 1));
+}
+
+const LEADER: LinkId = LinkId(1);
+const OBSERVER: LinkId = LinkId(2);
+
+/// What is asked of the surroundings, whose disk is as quick.
+fn actions(replica: &mut Replica) -> Vec<Action> {
+    let mut actions = Vec::new();
+    while let Some(action) = replica.poll_action() {
+        match action {
+            Action::SaveAcceptedEpoch { epoch } => replica.handle_accepted_epoch_saved(NOW, epoch),
+            Action::SaveCurrentEpoch { epoch } => replica.handle_current_epoch_saved(NOW, epoch),
+            action => actions.push(action),
+        }
+    }
+    actions
+}
+
+/// Server 1, which follows server 3 and serves server 4, an observer.
+fn observer_master() -> Replica {
+    let member = |id| Member { id: ServerId(id), is_observer: id == 4, group: None, weight: 1 };
+    let members = (1..=4).map(member).collect();
+    let mut replica = member_of(Ensemble { members, has_observer_masters: true, ..ensemble() });
+    actions(&mut replica);
+    for from in [2, 3] {
+        let vote = Vote { leader: ServerId(3), zxid: Zxid::ZERO, peer_epoch: 0 };
+        let (doing, vote) = (Doing::Looking, Some(vote));
+        let (config, proposed) = (Vec::new(), Vec::new());
+        let notification = Notification { doing, vote, round: 1, version: 2, config, proposed };
+        replica.handle_notification(NOW, ServerId(from), notification);
+    }
+    actions(&mut replica);
+    replica.handle_connected(NOW, LEADER);
+    let zxid = Zxid::new(1, 0);
+    let (protocol, extensions) = (0x10000, Extensions::default());
+    for message in [
+        FromLeader::LeaderInfo { epoch: 1, protocol, extensions },
+        FromLeader::Diff { through: Zxid::ZERO },
+        FromLeader::NewLeader { zxid, config: Arc::from(&b""[..]) },
+        FromLeader::UpToDate { zxid },
+    ] {
+        replica.handle_from_leader(NOW, WALL, LEADER, message);
+        actions(&mut replica);
+    }
+    assert_eq!(replica.role(), Role::Following { leader: ServerId(3), link: LEADER });
+    replica.handle_accepted(NOW, OBSERVER);
+    let (server, accepted_epoch, config_version) = (ServerId(4), 0, 0);
+    for message in [
+        FromLearner::Info {
+            is_observer: true,
+            server,
+            accepted_epoch,
+            protocol,
+            config_version,
+            extensions,
+        },
+        FromLearner::AckEpoch { last: Zxid::ZERO, current_epoch: None },
+        FromLearner::Ack { zxid },
+    ] {
+        replica.handle_from_learner(NOW, WALL, OBSERVER, message);
+        actions(&mut replica);
+    }
+    assert_eq!(replica.zab().unwrap().learners().count(), 1);
+    replica
+}
+
+fn sync(session: i64) -> FromLearner {
+    let (cxid, op, ids) = (1, OpCode::Sync.raw(), Vec::new());
+    let body = vec![0, 0, 0, 1, b'/'];
+    FromLearner::Request(Forwarded { session, cxid, op, body, ids })
+}
+
+#[test]
+fn an_observers_questions_go_to_the_leader_and_its_answers_come_back() {
+    let mut replica = observer_master();
+    let revalidate = FromLearner::Revalidate { session: 7, timeout_ms: 400 };
+    for message in [sync(7), revalidate] {
+        replica.handle_from_learner(NOW, WALL, OBSERVER, message.clone());
+        assert_eq!(actions(&mut replica), [Action::ToLeader { link: LEADER, message }]);
+    }
+    // A client of this server's own comes back with its session, and asks in between.
+    let client = Client { core: 0, connection: 1 };
+    let (timeout_ms, session, password) = (10_000, 7, None);
+    let connect = Connect { client, timeout_ms, session, password, read_only: None };
+    replica.handle_connect(connect, NOW, WALL);
+    let _ = actions(&mut replica);
+    let revalidated = FromLeader::Revalidated { session: 7, is_valid: true };
+    for message in [FromLeader::Sync, revalidated.clone()] {
+        replica.handle_from_leader(NOW, WALL, LEADER, message.clone());
+        assert_eq!(actions(&mut replica), [Action::ToLearner { link: OBSERVER, message }]);
+    }
+    // Answers beyond those are this server's own.
+    for message in [FromLeader::Sync, revalidated] {
+        replica.handle_from_leader(NOW, WALL, LEADER, message);
+        assert_eq!(actions(&mut replica), []);
+    }
+}
+
+#[test]
+fn an_answer_to_an_observer_that_is_gone_is_nobodys() {
+    let mut replica = observer_master();
+    replica.handle_from_learner(NOW, WALL, OBSERVER, sync(7));
+    actions(&mut replica);
+    replica.handle_disconnected(NOW, OBSERVER);
+    replica.handle_from_leader(NOW, WALL, LEADER, FromLeader::Sync);
+    assert_eq!(actions(&mut replica), []);
+}
+
+#[test]
+fn a_leader_hears_of_an_observers_sessions() {
+    let mut replica = observer_master();
+    let zxid = Zxid::ZERO;
+    replica.handle_from_leader(NOW, WALL, LEADER, FromLeader::Ping { zxid });
+    actions(&mut replica);
+    // The observer is not pinged again so soon: it is, by a later ping of the leader's.
+    let now = NOW + Duration::from_secs(1);
+    replica.handle_from_leader(now, WALL, LEADER, FromLeader::Ping { zxid });
+    let ping = Action::ToLearner { link: OBSERVER, message: FromLeader::Ping { zxid } };
+    assert!(actions(&mut replica).contains(&ping));
+    let touched = vec![(7, 400), (8, 500)];
+    let message = FromLearner::Ping { zxid, touched: touched.clone() };
+    replica.handle_from_learner(now, WALL, OBSERVER, message);
+    replica.handle_from_leader(now, WALL, LEADER, FromLeader::Ping { zxid });
+    let message = FromLearner::Ping { zxid, touched };
+    assert_eq!(actions(&mut replica), [Action::ToLeader { link: LEADER, message }]);
 }
 
 /// Two changes of members, one right behind the other: who follows and has just been made an

@@ -68,6 +68,7 @@ pub fn ensemble(config: &Config, writer: &Writer, committed: Zxid) -> Ensemble {
         commit_log_count: usize::try_from(config.log.commit_log_count).unwrap_or(usize::MAX),
         commit_log_bytes_max: COMMIT_LOG_BYTES_MAX,
         extensions: Extensions::ALL,
+        has_observer_masters: from.observer_master_port.is_some(),
     };
     let node = writer.node(CONFIG_PATH);
     ensemble.in_tree(node.as_ref().and_then(|node| node.data()), committed)
@@ -144,9 +145,19 @@ pub fn open(
     let packet_bytes_max = config.limits.jute_bytes_max as usize
         + config.limits.jute_extra_bytes as usize
         + PACKET_OVERHEAD;
+    let observer_port = config.ensemble.observer_master_port;
     let quorum = QuorumPort::open(
         QuorumSettings {
             listen: listen_on(|it| it.quorum_port)?,
+            listen_for_observers: match observer_port {
+                Some(port) => {
+                    let hosts: Vec<_> =
+                        own.addresses.iter().map(|it| (it.host.clone(), port)).collect();
+                    listen::addresses(&hosts, on_all)?
+                }
+                None => Vec::new(),
+            },
+            observer_port,
             peers: others(my_id(config), &known, |it| it.quorum_port),
             tick: tick(config),
             init_limit_ticks: ticks(config.ensemble.init_limit_ticks),

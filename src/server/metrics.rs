@@ -106,6 +106,12 @@ fn sizes(name: &str, sizes: &Sizes, sink: &mut Sink<'_>) {
 
 fn ensemble_gauges(ensemble: &EnsembleReport, sink: &mut Sink<'_>) {
     sink("quorum_size", Value::Gauge(ensemble.quorum_size as u64));
+    if ensemble.is_observer_master {
+        sink("synced_observers", Value::Gauge(ensemble.observers.len() as u64));
+    }
+    if let Some(master) = ensemble.observer_master {
+        sink("observer_master_id", Value::Gauge(master.cast_unsigned()));
+    }
     let Some(leading) = &ensemble.leading else { return };
     sink("learners", Value::Gauge(leading.learners as u64));
     sink("synced_followers", Value::Gauge(leading.synced_followers as u64));

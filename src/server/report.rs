@@ -398,8 +398,12 @@ pub struct EnsembleReport {
     /// What the server does, in the words of Zab's phases (`ZabState`).
     pub phase: &'static str,
     pub members: Membership,
-    /// The observers that are in step, on the leader.
+    /// The observers that are in step, on the leader or on a follower that serves observers.
     pub observers: Vec<i64>,
+    /// Whether this server is such a follower.
+    pub is_observer_master: bool,
+    /// Only on an observer: the server that serves it.
+    pub observer_master: Option<i64>,
 }
 
 /// What only a leader knows.

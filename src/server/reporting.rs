@@ -19,8 +19,9 @@ use crate::server::word::wall_at;
 use crate::server::writer::PipelineCore;
 use crate::time::Time;
 use crate::wire::membership::{Membership, ServerAddress};
+use crate::zab::Zab;
 use crate::zab::output::Role;
-use crate::zab::{LearnerStatus, Zab};
+use crate::zab::status::LearnerStatus;
 
 impl PipelineCore {
     /// The answer to a question, with every core's part, to be written out elsewhere.
@@ -140,6 +141,11 @@ impl PipelineCore {
             phase: phase(zab),
             members: self.member.as_ref().map(|it| it.membership.clone()).unwrap_or_default(),
             observers: observers(zab),
+            is_observer_master: zab.is_observer_master(),
+            observer_master: match zab.role() {
+                Role::Observing { .. } => zab.master().map(|master| master.0),
+                _ => None,
+            },
         }
     }
 

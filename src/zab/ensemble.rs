@@ -67,6 +67,8 @@ pub struct Ensemble {
     pub commit_log_bytes_max: usize,
     /// What this server offers its peers beyond Apache's protocol.
     pub extensions: Extensions,
+    /// Whether followers serve observers, and observers go to them (`observerMasterPort`).
+    pub has_observer_masters: bool,
 }
 
 /// Members that are proposed.
@@ -261,6 +263,7 @@ mod tests {
             commit_log_count: 500,
             commit_log_bytes_max: 1 << 20,
             extensions: Extensions::ALL,
+            has_observer_masters: false,
         }
     }
 

@@ -35,8 +35,8 @@ impl Joins {
         self.failures += 1;
         if self.failures == TOLD_AFTER {
             tracing::error!(
-                "server {leader} leads and has failed to bring this server into step {TOLD_AFTER} \
-                 times, at last since {reason}: it goes on trying, with pauses of up to a tick"
+                "server {leader} leads, and {TOLD_AFTER} times this server was not brought into \
+                 step, at last since {reason}: it goes on trying, with pauses of up to a tick"
             );
         }
     }

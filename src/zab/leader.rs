@@ -15,23 +15,22 @@
 //! of, what comes before (ZOOKEEPER-4685, ZOOKEEPER-4394).
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::time::Time;
-use crate::wire::quorum::{Extensions, FromLeader, FromLearner, ServerId};
+use crate::wire::quorum::{FromLeader, FromLearner, ServerId};
 use crate::zab::handler::{Handler, Stage, packet_name};
+use crate::zab::master::LearnerMaster;
 use crate::zab::output::{Action, Event, LinkId, Role};
 use crate::zab::peer::Peer;
 use crate::zab::quorum::Quorum;
 use crate::zxid::Zxid;
 
-mod bring_up;
 mod broadcast;
 
 /// The only protocol version that is spoken.
 pub(super) const PROTOCOL: i32 = 0x10000;
-/// So many connections may not have said whose they are; a further one closes the oldest.
-const NAMELESS_MAX: usize = 256;
 /// Epochs stay below the sign bit of a zxid.
 const EPOCH_MAX: u32 = i32::MAX as u32;
 
@@ -159,15 +158,6 @@ impl Leader {
         (self.phase > Phase::Connecting).then_some(self.epoch)
     }
 
-    /// Up to where learners are brought before NEWLEADER.
-    fn through(&self, peer: &Peer) -> Zxid {
-        if self.is_established() { peer.committed } else { self.initial }
-    }
-
-    fn position(&self, link: LinkId) -> Option<usize> {
-        self.handlers.iter().position(|handler| handler.link == link)
-    }
-
     /// Whether this server and the voters for which `counts` holds are a quorum.
     fn is_quorum(&self, peer: &Peer, counts: impl Fn(&Handler) -> bool) -> bool {
         self.quorum.contains(|voter| {
@@ -177,16 +167,6 @@ impl Leader {
                     .iter()
                     .any(|handler| handler.voter == Some(voter) && counts(handler))
         })
-    }
-
-    pub fn handle_accepted(&mut self, peer: &mut Peer, now: Time, link: LinkId) {
-        let is_nameless = |handler: &Handler| handler.server.is_none();
-        if self.handlers.iter().filter(|handler| is_nameless(handler)).count() >= NAMELESS_MAX
-            && let Some(oldest) = self.handlers.iter().position(is_nameless)
-        {
-            self.reject(peer, now, oldest, "no FOLLOWERINFO");
-        }
-        self.handlers.push(Handler::new(link, now));
     }
 
     /// Ends everything: closes all connections.
@@ -231,11 +211,6 @@ impl Leader {
         if !fits && let Some(at) = self.position(link) {
             self.reject(peer, now, at, name);
         }
-    }
-
-    /// Who a learner that has said so is.
-    fn server(&self, at: usize) -> ServerId {
-        self.handlers[at].server.expect("a learner past its first packet has said who it is")
     }
 
     fn process_info(&mut self, peer: &mut Peer, now: Time, at: usize, info: &FromLearner) -> bool {
@@ -500,24 +475,40 @@ impl Leader {
         }
     }
 
-    /// A packet that does not fit: nothing that comes after it can be trusted.
-    fn reject(&mut self, peer: &mut Peer, now: Time, at: usize, packet: &str) {
-        let handler = &self.handlers[at];
-        let server = handler.server.map_or(-1, |server| server.0);
-        tracing::warn!(server, packet, stage = ?handler.stage, "closed a learner's connection");
-        self.drop_handler(peer, now, at);
-    }
-
-    fn drop_handler(&mut self, peer: &mut Peer, now: Time, at: usize) {
-        peer.perform(Action::Close { link: self.handlers[at].link });
-        self.forget(peer, now, at);
-    }
-
-    /// A learner's connection is gone.
-    pub fn handle_disconnected(&mut self, peer: &mut Peer, now: Time, link: LinkId) {
-        if let Some(at) = self.position(link) {
-            self.forget(peer, now, at);
+    /// Without a quorum nothing can be committed, and a learner that has lost its leader comes
+    /// back through an election only, which this server would hold up.
+    fn check_quorum(&mut self, peer: &Peer) {
+        let is_served = |handler: &Handler| handler.stage == Stage::UpToDate;
+        if self.is_established() && !self.is_quorum(peer, is_served) {
+            self.over = Some("no quorum of followers is left");
         }
+    }
+}
+
+impl LearnerMaster for Leader {
+    fn handlers(&self) -> &[Handler] {
+        &self.handlers
+    }
+
+    fn handlers_mut(&mut self) -> &mut Vec<Handler> {
+        &mut self.handlers
+    }
+
+    fn through(&self, peer: &Peer) -> Zxid {
+        if self.is_established() { peer.committed } else { self.initial }
+    }
+
+    fn new_leader(&self, peer: &Peer) -> FromLeader {
+        // What a new leader begins with it completes; what it proposes itself comes as a proposal.
+        let config = match self.is_established() {
+            true => Arc::clone(&peer.ensemble.config),
+            false => Arc::clone(peer.ensemble.last_seen()),
+        };
+        FromLeader::NewLeader { zxid: Zxid::new(self.epoch, 0), config }
+    }
+
+    fn note_progress(&mut self, now: Time) {
+        self.since = now;
     }
 
     fn forget(&mut self, peer: &mut Peer, now: Time, at: usize) {
@@ -534,15 +525,6 @@ impl Leader {
             self.send_queued_snapshots(peer, now);
         }
         self.check_quorum(peer);
-    }
-
-    /// Without a quorum nothing can be committed, and a learner that has lost its leader comes
-    /// back through an election only, which this server would hold up.
-    fn check_quorum(&mut self, peer: &Peer) {
-        let is_served = |handler: &Handler| handler.stage == Stage::UpToDate;
-        if self.is_established() && !self.is_quorum(peer, is_served) {
-            self.over = Some("no quorum of followers is left");
-        }
     }
 }
 
@@ -580,39 +562,6 @@ impl Leader {
             self.over = Some("no quorum of followers came into step in time");
         }
         self.keep_waiting_learners(peer);
-    }
-
-    /// Gives up learners that have not been heard of for too long.
-    fn close_silent(&mut self, peer: &mut Peer, now: Time) {
-        let (init_limit, sync_limit) = (peer.init_limit(), peer.sync_limit());
-        let mut at = 0;
-        while at < self.handlers.len() {
-            let handler = &self.handlers[at];
-            let is_silent = match handler.stage {
-                Stage::UpToDate => now.since(handler.proven) > sync_limit,
-                _ if handler.waits_for_leader() => false,
-                _ => now.since(handler.since) > init_limit,
-            };
-            if is_silent {
-                self.reject(peer, now, at, "silence");
-            } else {
-                at += 1;
-            }
-        }
-    }
-
-    /// Lets those that wait for this leader know that it lives. Apache's learners would not
-    /// understand it there.
-    fn keep_waiting_learners(&self, peer: &mut Peer) {
-        let zxid = peer.last();
-        for handler in self.handlers.iter().filter(|handler| {
-            let is_quiet = handler.waits_for_leader() || handler.catches_up();
-            let is_sending = matches!(handler.stage, Stage::Sending { .. });
-            handler.extensions != Extensions::default() && is_quiet && !is_sending
-        }) {
-            let message = FromLeader::Ping { zxid };
-            peer.perform(Action::ToLearner { link: handler.link, message });
-        }
     }
 
     /// Whether the server is to stop when this leadership is over.

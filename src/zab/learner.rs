@@ -16,10 +16,13 @@ use std::time::Duration;
 
 use crate::time::Time;
 use crate::wire::quorum::{Extensions, FromLeader, FromLearner, ServerId};
+use crate::zab::handler::Handler;
 use crate::zab::history::follows;
 use crate::zab::leader::PROTOCOL;
+use crate::zab::master::LearnerMaster;
 use crate::zab::output::{Action, CannotTruncate, Event, LinkId, Role, Standing};
 use crate::zab::peer::Peer;
+use crate::zab::relay::Relay;
 use crate::zxid::Zxid;
 
 /// A leader that has been elected a moment ago may not listen yet: the first pause before it is
@@ -70,6 +73,10 @@ enum Stage {
 #[derive(Debug)]
 pub(super) struct Learner {
     pub leader: ServerId,
+    /// Where it connects to: the leader, or a follower that serves observers.
+    pub master: ServerId,
+    /// What it is to its observers, while it follows.
+    pub relay: Option<Relay>,
     /// It says OBSERVERINFO: it has no vote, or does not trust its own state.
     is_observer: bool,
     link: Option<LinkId>,
@@ -92,6 +99,8 @@ pub(super) struct Learner {
     acked: Zxid,
     /// When the leader was last heard of, or this server itself came further.
     heard: Time,
+    /// When a follower has last passed on something of the leader's.
+    passed_on: Option<Time>,
     redial: Duration,
     deferred: VecDeque<FromLeader>,
     deferred_bytes: usize,
@@ -107,15 +116,27 @@ pub(super) struct Learner {
 
 // ── Finding the leader ──
 impl Learner {
-    /// When the leader was last heard of, once this server serves under it.
+    /// When the leader was last heard of, once this server serves under it. By way of a follower
+    /// that is when it passed on something of the leader's: what it says of itself, as when it
+    /// brings this server into step, it also says while it is cut off.
     pub fn led_at(&self) -> Option<Time> {
-        self.up_to_date.map(|_| self.heard)
+        match self.has_master() {
+            true => self.passed_on,
+            false => self.up_to_date.map(|_| self.heard),
+        }
     }
 
-    /// Dials the leader after `pause`.
-    pub fn new(peer: &mut Peer, now: Time, leader: ServerId, pause: Duration) -> Learner {
+    /// Dials `master`, which is `leader` or one of its followers, after `pause`.
+    pub fn new(
+        peer: &mut Peer,
+        now: Time,
+        (leader, master): (ServerId, ServerId),
+        pause: Duration,
+    ) -> Learner {
         let mut learner = Learner {
             leader,
+            master,
+            relay: None,
             is_observer: false,
             link: None,
             stage: Stage::Draining,
@@ -128,6 +149,7 @@ impl Learner {
             snapshot: None,
             acked: Zxid::ZERO,
             heard: now,
+            passed_on: None,
             redial: REDIAL_MIN,
             deferred: VecDeque::new(),
             deferred_bytes: 0,
@@ -152,6 +174,11 @@ impl Learner {
         matches!(self.stage, Stage::Draining | Stage::Dialling | Stage::Redialling(_))
     }
 
+    /// Whether it is an observer that a follower serves.
+    pub fn has_master(&self) -> bool {
+        self.master != self.leader
+    }
+
     /// The leader's epoch, once it is known.
     pub fn epoch(&self) -> Option<u32> {
         (self.epoch > 0).then_some(self.epoch)
@@ -163,7 +190,11 @@ impl Learner {
             let is_observer = peer.ensemble.is_observer(peer.me());
             self.is_observer = is_observer || peer.standing != Standing::Sound;
             self.stage = Stage::Dialling;
-            peer.perform(Action::Connect { to: self.leader });
+            let to = self.master;
+            peer.perform(match self.has_master() {
+                true => Action::ConnectMaster { to },
+                false => Action::Connect { to },
+            });
         }
     }
 
@@ -187,21 +218,49 @@ impl Learner {
     }
 
     pub fn handle_connect_failed(&mut self, now: Time, to: ServerId) {
-        if self.stage == Stage::Dialling && to == self.leader {
+        if self.stage != Stage::Dialling || to != self.master {
+            return;
+        }
+        if self.has_master() {
+            self.over = Some("the observer master cannot be reached");
+        } else {
             self.stage = Stage::Redialling(now + self.redial);
             self.redial = (self.redial * 2).min(REDIAL_MAX);
         }
     }
 
-    pub fn handle_disconnected(&mut self, link: LinkId) {
+    pub fn handle_disconnected(&mut self, peer: &mut Peer, now: Time, link: LinkId) {
         if self.link == Some(link) {
             self.link = None;
             self.over = Some("the connection to the leader is lost");
+        } else if let Some(relay) = &mut self.relay {
+            relay.handle_disconnected(peer, now, link);
         }
     }
 
-    /// Ends everything: closes the connection.
+    /// The observers that this server serves.
+    pub fn observers(&self) -> &[Handler] {
+        self.relay.as_ref().map_or(&[], |relay| &relay.handlers)
+    }
+
+    /// One of them has sent a packet.
+    pub fn handle_from_observer(
+        &mut self,
+        peer: &mut Peer,
+        now: Time,
+        link: LinkId,
+        message: FromLearner,
+    ) {
+        if let Some(relay) = &mut self.relay {
+            relay.handle(peer, now, link, message);
+        }
+    }
+
+    /// Ends everything: closes the connection, and lets the observers go.
     pub fn shut_down(&mut self, peer: &mut Peer) {
+        if let Some(mut relay) = self.relay.take() {
+            relay.shut_down(peer);
+        }
         if let Some(link) = self.link.take() {
             peer.perform(Action::Close { link });
         }
@@ -234,6 +293,9 @@ impl Learner {
             return;
         }
         self.heard = now;
+        if self.stage == Stage::UpToDate {
+            self.passed_on = Some(now);
+        }
         if matches!(self.stage, Stage::Truncating { .. } | Stage::Receiving { .. }) {
             self.defer(message);
             return;
@@ -281,6 +343,9 @@ impl Learner {
             (Stage::UpToDate, FromLeader::Ping { zxid }) => {
                 let link = self.link.expect("a packet comes on a connection");
                 peer.tell(Event::Pinged { link, zxid });
+                if let Some(relay) = &mut self.relay {
+                    relay.ping(peer, now);
+                }
                 true
             }
             // Not answered before UPTODATE: Apache's leaders expect nothing but ACKs there.
@@ -380,6 +445,10 @@ impl Learner {
         if end >= peer.certain {
             return false;
         }
+        if self.has_master() {
+            self.over = Some("the observer master is behind this server");
+            return true;
+        }
         peer.stop(format!(
             "the leader, server {}, would take this server back to {end}, but everything up to {} \
              is committed: the ensemble has lost data that this server still has",
@@ -425,7 +494,10 @@ impl Learner {
         self.dial_when_settled(peer);
     }
 
-    pub fn handle_snapshot_failed(&mut self, peer: &mut Peer) {
+    pub fn handle_snapshot_failed(&mut self, peer: &mut Peer, now: Time, link: LinkId) {
+        if let Some(relay) = &mut self.relay {
+            relay.handle_snapshot_failed(peer, now, link);
+        }
         if matches!(self.stage, Stage::Receiving { .. }) {
             self.over = Some("the snapshot did not come whole");
         }
@@ -436,6 +508,8 @@ impl Learner {
     pub fn handle_progress(&mut self, now: Time, link: LinkId) {
         if self.link == Some(link) {
             self.heard = now;
+        } else if let Some(relay) = &mut self.relay {
+            relay.handle_progress(now, link);
         }
     }
 }
@@ -454,19 +528,19 @@ impl Learner {
                 tracing::warn!(leader = self.leader.0, "ignored a COMMIT to an observer");
                 true
             }
-            FromLeader::Commit { zxid } => self.process_commit(peer, zxid, None),
+            FromLeader::Commit { zxid } => self.process_commit(peer, now, zxid, None),
             FromLeader::CommitAndActivate { zxid, designated_leader: leader } => {
-                self.process_commit(peer, zxid, Some(leader))
+                self.process_commit(peer, now, zxid, Some(leader))
             }
             FromLeader::Inform { zxid, txn } => {
                 self.is_observer
                     && self.process_proposal(peer, zxid, txn)
-                    && self.process_commit(peer, zxid, None)
+                    && self.process_commit(peer, now, zxid, None)
             }
             FromLeader::InformAndActivate { zxid, designated_leader: leader, txn } => {
                 self.is_observer
                     && self.process_proposal(peer, zxid, txn)
-                    && self.process_commit(peer, zxid, Some(leader))
+                    && self.process_commit(peer, now, zxid, Some(leader))
             }
             FromLeader::NewLeader { zxid, config } if self.stage == Stage::Synchronizing => {
                 peer.note_leaders_config(&config);
@@ -509,13 +583,26 @@ impl Learner {
     }
 
     /// `FollowerProcessCOMMIT`; `leader` is who leads from there on, where the members change.
-    fn process_commit(&mut self, peer: &mut Peer, zxid: Zxid, leader: Option<ServerId>) -> bool {
+    fn process_commit(
+        &mut self,
+        peer: &mut Peer,
+        now: Time,
+        zxid: Zxid,
+        leader: Option<ServerId>,
+    ) -> bool {
         if zxid > peer.last() {
             return false;
         }
         self.committed = self.committed.max(zxid);
         if self.stage == Stage::UpToDate {
-            peer.commit(zxid, false);
+            match &mut self.relay {
+                None => peer.commit(zxid, false),
+                Some(relay) => {
+                    if !relay.commit(peer, now, zxid, leader) {
+                        return false;
+                    }
+                }
+            }
             self.follow_members(peer, leader);
         }
         true
@@ -623,6 +710,9 @@ impl Learner {
             true => Role::Observing { leader, link },
             false => Role::Following { leader, link },
         });
+        if peer.ensemble.has_observer_masters && !self.is_observer {
+            self.relay = Some(Relay::new(peer, now, self.epoch));
+        }
     }
 }
 
@@ -630,8 +720,9 @@ impl Learner {
 impl Learner {
     pub fn poll_timeout(&self, peer: &Peer) -> Time {
         let limit = self.heard + self.limit(peer);
-        match self.stage {
-            Stage::Redialling(at) => at.min(limit),
+        match (self.stage, &self.relay) {
+            (Stage::Redialling(at), _) => at.min(limit),
+            (_, Some(relay)) => relay.poll_timeout().min(limit),
             _ => limit,
         }
     }
@@ -656,6 +747,8 @@ impl Learner {
         {
             self.stage = Stage::Draining;
             self.dial_when_settled(peer);
+        } else if let Some(relay) = &mut self.relay {
+            relay.handle_timeout(peer, now);
         }
     }
 }

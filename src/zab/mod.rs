@@ -18,6 +18,8 @@ pub mod ensemble;
 
 pub mod election;
 
+pub mod status;
+
 mod peer;
 
 mod config;
@@ -30,9 +32,15 @@ mod quorum;
 
 mod handler;
 
+mod master;
+
 mod leader;
 
 mod learner;
+
+mod relay;
+
+mod masters;
 
 mod joins;
 
@@ -50,10 +58,11 @@ use crate::zxid::Zxid;
 
 use self::election::{Election, ElectionOutput};
 use self::ensemble::Ensemble;
-use self::handler::Stage;
 use self::joins::Joins;
 use self::leader::{Ending, Leader};
 use self::learner::Learner;
+use self::master::LearnerMaster;
+use self::masters::Masters;
 use self::output::{
     Action, CannotTruncate, LinkId, LogGap, Output, Recovered, Role, Standing, Txns,
 };
@@ -97,6 +106,7 @@ pub struct Zab {
     /// Until when it leaves the election to the others: it has stood back.
     rests_until: Option<Time>,
     joins: Joins,
+    masters: Masters,
     looking_since: Time,
     election_took: Duration,
 }
@@ -120,21 +130,18 @@ enum State {
     Left,
 }
 
-/// One learner as its leader knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LearnerStatus {
-    pub server: ServerId,
-    pub link: LinkId,
-    pub is_observer: bool,
-    /// It serves: everything is proposed to it, and it answers in time.
-    pub is_synced: bool,
-    /// It is being brought into step by a snapshot.
-    pub is_in_snapshot: bool,
-    /// Up to where it has said that its log is durable.
-    pub acked: Zxid,
+impl State {
+    /// What this server is to its learners, if it may have any.
+    fn learner_master(&mut self) -> Option<&mut dyn LearnerMaster> {
+        match self {
+            State::Leading(leader) => Some(&mut **leader),
+            State::Learning(learner) => learner.relay.as_mut().map(|it| it as _),
+            State::Draining | State::Looking | State::Left => None,
+        }
+    }
 }
 
-// ── The beginning, and what is asked ──
+// ── The beginning, and what comes out ──
 impl Zab {
     /// A server that has just started, with what its disk held. `seed` spreads out what servers
     /// would otherwise do at the same time.
@@ -151,6 +158,7 @@ impl Zab {
             handover: None,
             rests_until: None,
             joins: Joins::new(seed),
+            masters: Masters::new(seed),
             looking_since: now,
             election_took: Duration::ZERO,
         };
@@ -176,133 +184,6 @@ impl Zab {
             State::Learning(learner) => Some(learner.poll_timeout(&self.peer)),
             State::Draining => self.rests_until,
             State::Left => None,
-        }
-    }
-
-    /// What this server is in its ensemble.
-    pub fn role(&self) -> Role {
-        self.peer.role
-    }
-
-    /// What notifications say that it does: also of a leadership that is not established yet.
-    pub fn doing(&self) -> Doing {
-        match &self.state {
-            State::Draining | State::Looking | State::Left => Doing::Looking,
-            State::Leading(_) | State::Learning(_) => self.election.doing(),
-        }
-    }
-
-    /// The leader that this server leads as, follows or has elected.
-    pub fn leader(&self) -> Option<ServerId> {
-        match &self.state {
-            State::Leading(_) => Some(self.peer.me()),
-            State::Learning(learner) => Some(learner.leader),
-            State::Draining | State::Looking | State::Left => None,
-        }
-    }
-
-    /// The epoch of the leadership that this server is part of, once it is known.
-    pub fn epoch(&self) -> Option<u32> {
-        match &self.state {
-            State::Leading(leader) => leader.epoch(),
-            State::Learning(learner) => learner.epoch(),
-            State::Draining | State::Looking | State::Left => None,
-        }
-    }
-
-    /// When a leadership that keeps this server's sessions alive was last proven: on a leader, that
-    /// a quorum still follows it; on a learner, that its leader was heard of. `None` without a
-    /// role.
-    pub fn led_at(&self) -> Option<Time> {
-        match &self.state {
-            State::Leading(leader) => leader.led_at(&self.peer),
-            State::Learning(learner) => learner.led_at(),
-            State::Draining | State::Looking | State::Left => None,
-        }
-    }
-
-    /// How far the state is published.
-    pub fn committed(&self) -> Zxid {
-        self.peer.committed
-    }
-
-    /// The end of the log.
-    pub fn last(&self) -> Zxid {
-        self.peer.last()
-    }
-
-    /// How far the log is durable.
-    pub fn persisted(&self) -> Zxid {
-        self.peer.persisted
-    }
-
-    /// The highest epoch that this server has promised to.
-    pub fn accepted_epoch(&self) -> u32 {
-        self.peer.accepted_epoch
-    }
-
-    /// The epoch whose history this server has.
-    pub fn current_epoch(&self) -> u32 {
-        self.peer.current_epoch
-    }
-
-    /// How much its state is to be trusted.
-    pub fn standing(&self) -> Standing {
-        self.peer.standing
-    }
-
-    /// The ensemble that it is part of.
-    pub fn ensemble(&self) -> &Ensemble {
-        &self.peer.ensemble
-    }
-
-    /// The leader's learners that have said who they are, in the order in which they came.
-    pub fn learners(&self) -> impl Iterator<Item = LearnerStatus> {
-        let leader = match &self.state {
-            State::Leading(leader) => Some(leader),
-            _ => None,
-        };
-        let handlers = leader.into_iter().flat_map(|leader| &leader.handlers);
-        handlers.filter_map(|handler| {
-            Some(LearnerStatus {
-                server: handler.server?,
-                link: handler.link,
-                is_observer: handler.is_observer,
-                is_synced: handler.stage == Stage::UpToDate,
-                is_in_snapshot: matches!(handler.stage, Stage::Sending { .. }),
-                acked: handler.acked,
-            })
-        })
-    }
-
-    /// How many transactions are proposed and not committed.
-    pub fn outstanding(&self) -> usize {
-        let committed = self.peer.committed;
-        match self.peer.history.locate(committed) {
-            history::Place::Before(index) => self.peer.history.len() - index,
-            _ => self.peer.history.len(),
-        }
-    }
-
-    /// How many transactions this leadership has proposed.
-    pub fn proposals(&self) -> u64 {
-        match &self.state {
-            State::Leading(leader) => leader.proposals,
-            _ => 0,
-        }
-    }
-
-    /// How long the last election took.
-    pub fn election_took(&self) -> Duration {
-        self.election_took
-    }
-
-    /// How long it took from the end of the election until this server served.
-    pub fn sync_took(&self) -> Option<Duration> {
-        match &self.state {
-            State::Leading(leader) => leader.established.map(|at| at.since(leader.began)),
-            State::Learning(learner) => learner.up_to_date.map(|at| at.since(learner.began)),
-            State::Draining | State::Looking | State::Left => None,
         }
     }
 }
@@ -384,7 +265,9 @@ impl Zab {
                 leader.over = leader.over.or(is_deserted.then_some("its voters are gone"));
             }
             State::Learning(learner)
-                if !is_reachable && learner.leader == server && learner.is_dialling() =>
+                if !is_reachable
+                    && learner.is_dialling()
+                    && (learner.leader == server || learner.master == server) =>
             {
                 learner.over = Some("the leader cannot be reached");
             }
@@ -411,9 +294,9 @@ fn is_deserted(peer: &Peer, election: &Election, leader: &mut Leader, voter: Ser
 impl Zab {
     /// A learner has connected to this server's quorum port.
     pub fn handle_accepted(&mut self, now: Time, link: LinkId) {
-        match &mut self.state {
-            State::Leading(leader) => leader.handle_accepted(&mut self.peer, now, link),
-            _ => self.peer.perform(Action::Close { link }),
+        match self.state.learner_master() {
+            Some(master) => master.handle_accepted(&mut self.peer, now, link),
+            None => self.peer.perform(Action::Close { link }),
         }
         self.settle(now);
     }
@@ -437,8 +320,12 @@ impl Zab {
 
     /// A learner has sent a packet.
     pub fn handle_from_learner(&mut self, now: Time, link: LinkId, message: FromLearner) {
-        if let State::Leading(leader) = &mut self.state {
-            leader.handle(&mut self.peer, now, link, message);
+        match &mut self.state {
+            State::Leading(leader) => leader.handle(&mut self.peer, now, link, message),
+            State::Learning(learner) => {
+                learner.handle_from_observer(&mut self.peer, now, link, message);
+            }
+            State::Draining | State::Looking | State::Left => {}
         }
         self.settle(now);
     }
@@ -455,7 +342,7 @@ impl Zab {
     pub fn handle_disconnected(&mut self, now: Time, link: LinkId) {
         match &mut self.state {
             State::Leading(leader) => leader.handle_disconnected(&mut self.peer, now, link),
-            State::Learning(learner) => learner.handle_disconnected(link),
+            State::Learning(learner) => learner.handle_disconnected(&mut self.peer, now, link),
             State::Draining | State::Looking | State::Left => {}
         }
         self.settle(now);
@@ -528,8 +415,8 @@ impl Zab {
 
     /// The snapshot that `Action::SendSnapshot` named is on its way, whole.
     pub fn handle_snapshot_sent(&mut self, now: Time, link: LinkId) {
-        if let State::Leading(leader) = &mut self.state {
-            leader.handle_snapshot_sent(&mut self.peer, now, link);
+        if let Some(master) = self.state.learner_master() {
+            master.handle_snapshot_sent(&mut self.peer, now, link);
         }
         self.settle(now);
     }
@@ -551,7 +438,7 @@ impl Zab {
         self.peer.is_receiving = false;
         match &mut self.state {
             State::Leading(leader) => leader.handle_snapshot_failed(&mut self.peer, now, link),
-            State::Learning(learner) => learner.handle_snapshot_failed(&mut self.peer),
+            State::Learning(learner) => learner.handle_snapshot_failed(&mut self.peer, now, link),
             State::Draining | State::Looking | State::Left => {}
         }
         self.settle(now);
@@ -559,8 +446,8 @@ impl Zab {
 
     /// What `Action::ReadLog` asked for.
     pub fn handle_log_read(&mut self, now: Time, link: LinkId, txns: Result<Txns, LogGap>) {
-        if let State::Leading(leader) = &mut self.state {
-            leader.handle_log_read(&mut self.peer, now, link, txns);
+        if let Some(master) = self.state.learner_master() {
+            master.handle_log_read(&mut self.peer, now, link, txns);
         }
         self.settle(now);
     }
@@ -680,13 +567,13 @@ impl Zab {
             return;
         }
         if let State::Learning(learner) = &self.state {
-            if learner.is_out_of_reach {
+            if learner.is_out_of_reach && !learner.has_master() {
                 let until = now + learner::reach_limit(&self.peer) * AVOIDED_LIMITS;
                 self.election.avoid(learner.leader, until);
             }
             match learner.up_to_date {
                 Some(_) => self.joins.handle_joined(),
-                None if learner.is_dialling() => {}
+                None if learner.is_dialling() && !learner.has_master() => {}
                 None => self.joins.handle_failed(learner.leader, reason.unwrap_or_default()),
             }
         }
@@ -755,7 +642,8 @@ impl Zab {
             State::Leading(Box::new(Leader::new(&mut self.peer, now, self.counter_max)))
         } else {
             let pause = self.joins.pause(leader, self.peer.ensemble.tick);
-            State::Learning(Box::new(Learner::new(&mut self.peer, now, leader, pause)))
+            let master = self.masters.next(&self.peer.ensemble, leader);
+            State::Learning(Box::new(Learner::new(&mut self.peer, now, (leader, master), pause)))
         };
     }
 

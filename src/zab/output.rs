@@ -39,8 +39,12 @@ pub enum Action {
     Notify { to: ServerId, notification: Notification },
     /// Dial `to`'s quorum port: `handle_connected` or `handle_connect_failed`.
     Connect { to: ServerId },
+    /// Dial `to`'s port for observers: as for `Connect`.
+    ConnectMaster { to: ServerId },
     /// Accept learners' connections (`true`), or close the listener's queue to them.
     Accept(bool),
+    /// The same at the port for observers, which is open while they are accepted.
+    AcceptObservers(bool),
     /// Send to the leader.
     ToLeader { link: LinkId, message: FromLearner },
     /// Send to a learner. PROPOSALs for all followers follow one another, so that the shell may
@@ -95,13 +99,14 @@ pub enum Event {
     Pop { after: Zxid },
     /// Publish everything up to `through`.
     Commit { through: Zxid },
-    /// A learner passes on a client's request (on the leader).
+    /// A learner passes on a client's request (on the leader, or on the learner's observer master,
+    /// which asks its own leader: this and the next two).
     Request { learner: ServerId, link: LinkId, request: Forwarded },
     /// A learner asks whether a session lives; answered by `FromLeader::Revalidated`.
     Revalidate { learner: ServerId, link: LinkId, session: i64, timeout_ms: i32 },
     /// A learner has heard of these sessions, with their timeouts in milliseconds.
     Touched { learner: ServerId, sessions: Vec<(i64, i32)> },
-    /// A learner is gone (on the leader).
+    /// A learner is gone.
     LearnerGone { learner: ServerId, link: LinkId },
     /// The leader asks for a sign of life: answer by `FromLearner::Ping` with this zxid.
     Pinged { link: LinkId, zxid: Zxid },

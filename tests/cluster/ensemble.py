@@ -258,10 +258,11 @@ class Ensemble:
     """Servers that know of each other, under one temporary directory.
 
     `kinds` in the order of their ids; the last `observers` of them do not vote. `settings` are lines of zoo.cfg
-    that replace or add to the usual ones, `flags` JVM flags (SERVER_JVMFLAGS, which ours honours too).
+    that replace or add to the usual ones, `flags` JVM flags (SERVER_JVMFLAGS, which ours honours too). With
+    `own_hosts` each has an address of its own, and so may have a port that others have, too.
     """
 
-    def __init__(self, kinds, settings=(), flags=(), observers=0, network=None, java_log="info"):
+    def __init__(self, kinds, settings=(), flags=(), observers=0, network=None, java_log="info", own_hosts=False):
         for kind in kinds:
             command(kind)
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="cluster-"))
@@ -270,7 +271,7 @@ class Ensemble:
         self.nodes = []
         for index, kind in enumerate(kinds):
             number = index + 1
-            host = network.host(number) if network else "127.0.0.1"
+            host = network.host(number) if network else f"127.0.0.{number if own_hosts else 1}"
             is_observer = index >= len(kinds) - observers
             self.nodes.append(Node(self, number, kind, host, is_observer))
 

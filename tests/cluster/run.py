@@ -19,6 +19,7 @@ import story_join
 import story_mixed
 import story_modes
 import story_network
+import story_observers
 import story_reconfig
 import test_check
 from story import chosen, tell
@@ -27,6 +28,7 @@ STORIES = {
     "checkers": test_check.checkers,
     "basic": story_basic.basic,
     "observer": story_basic.observer,
+    "observer_masters": story_observers.observer_masters,
     "kill_leader": story_crash.kill_leader,
     "freeze": story_crash.freeze,
     "kill_all": story_crash.kill_all,

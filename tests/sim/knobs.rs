@@ -104,6 +104,8 @@ pub struct Knobs {
     pub one_by_one: u64,
     /// Sessions begin as local ones, and reads go on without a leader.
     pub has_modes: bool,
+    /// Followers serve observers.
+    pub has_observer_masters: bool,
     pub tampering: Tampering,
 }
 
@@ -138,6 +140,7 @@ impl Knobs {
             drift_ppm: 0,
             one_by_one: 0,
             has_modes: false,
+            has_observer_masters: false,
             tampering: Tampering::default(),
         }
     }
@@ -179,6 +182,7 @@ impl Knobs {
             drift_ppm: *random.pick(&[0, 100, 5000]),
             one_by_one: *random.pick(&[0, 0, 0b10, u64::MAX]),
             has_modes: random.below(4) == 0,
+            has_observer_masters: seed.is_multiple_of(2),
             tampering: Tampering::default(),
         };
         match random.below(4) {

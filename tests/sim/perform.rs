@@ -135,15 +135,19 @@ impl World {
         self.trace.say(self.now, || format!("{server} does {action:?}"));
         match action {
             Action::Notify { to, notification } => self.notify(server, process, to, notification),
-            Action::Connect { to } => {
+            Action::Connect { to } | Action::ConnectMaster { to } => {
+                let is_for_observers = matches!(action, Action::ConnectMaster { .. });
                 let there = to.0 as usize - 1;
                 let after = match self.network.connects(server, there) {
                     true => self.network.delay() + self.network.delay(),
                     false => DIAL_MS * MS,
                 };
-                self.own_after(server, after, Own::Dialled { to });
+                self.own_after(server, after, Own::Dialled { to, is_for_observers });
             }
             Action::Accept(is_accepting) => process.is_accepting = is_accepting,
+            Action::AcceptObservers(is_accepting) => {
+                process.is_accepting_observers = is_accepting;
+            }
             Action::ToLeader { link, message } => {
                 self.send_to_leader(server, process, link, message)
             }

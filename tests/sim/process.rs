@@ -47,6 +47,8 @@ pub struct Process {
     pub by_conn: BTreeMap<ConnId, LinkId>,
     pub next_link: u64,
     pub is_accepting: bool,
+    /// The same at the port for observers.
+    pub is_accepting_observers: bool,
     pub receiving: BTreeMap<LinkId, Receiving>,
     /// States that learners are to be sent, and one for this server's own disk.
     pub sending: BTreeMap<LinkId, StateAt>,
@@ -400,7 +402,9 @@ impl World {
             }
             Own::SnapshotSent { link } => process.replica.handle_snapshot_sent(now, link),
             Own::Received { link } => self.received(server, process, link),
-            Own::Dialled { to } => self.dialled(server, process, to),
+            Own::Dialled { to, is_for_observers } => {
+                self.dialled(server, process, to, is_for_observers);
+            }
             Own::Accepted { conn } => {
                 let link = process.add_link(conn, 1);
                 process.replica.handle_accepted(now, link);
@@ -491,10 +495,19 @@ impl World {
         }
     }
 
-    fn dialled(&mut self, server: usize, process: &mut Process, to: ServerId) {
+    fn dialled(
+        &mut self,
+        server: usize,
+        process: &mut Process,
+        to: ServerId,
+        is_for_observers: bool,
+    ) {
         let now = self.clock(server);
         let there = to.0 as usize - 1;
-        let accepts = |it: &Process| it.is_accepting;
+        let accepts = |it: &Process| match is_for_observers {
+            true => it.is_accepting_observers,
+            false => it.is_accepting,
+        };
         let is_there = self.servers[there].process.as_deref().is_some_and(accepts);
         if !is_there || !self.network.connects(server, there) {
             process.replica.handle_connect_failed(now, to);

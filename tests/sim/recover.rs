@@ -101,6 +101,7 @@ fn ensemble(knobs: &Knobs, me: ServerId, disk: &Disk) -> Ensemble {
         commit_log_count: knobs.commit_log_count,
         commit_log_bytes_max: 1 << 20,
         extensions: Extensions { cumulative: knobs.is_cumulative(me), ..Extensions::ALL },
+        has_observer_masters: knobs.has_observer_masters,
     };
     if !knobs.is_dynamic {
         return ensemble;
@@ -267,6 +268,7 @@ impl World {
             by_conn: BTreeMap::new(),
             next_link: 1,
             is_accepting: false,
+            is_accepting_observers: false,
             receiving: BTreeMap::new(),
             installing: None,
             sending: BTreeMap::new(),

@@ -96,6 +96,7 @@ pub enum Own {
     },
     Dialled {
         to: ServerId,
+        is_for_observers: bool,
     },
     /// A learner's connection has come out of the listener's queue; a client's.
     Accepted {
@@ -479,7 +480,9 @@ fn code(what: &Own) -> u64 {
         Own::LogRead { after, .. } => 8 + ((after.raw() as u64) << 8),
         Own::SnapshotSent { link } => 9 + (link.0 << 8),
         Own::Received { link } => 10 + (link.0 << 8),
-        Own::Dialled { to } => 11 + ((to.0 as u64) << 8),
+        Own::Dialled { to, is_for_observers } => {
+            11 + ((to.0 as u64) << 8) + (u64::from(*is_for_observers) << 40)
+        }
         Own::Core { core } => 12 + ((*core as u64) << 8),
         Own::Snapshot => 13,
         Own::Encoded { link } => 16 + (link.0 << 8),

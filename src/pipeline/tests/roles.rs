@@ -387,6 +387,23 @@ fn a_connection_ends_before_half_of_its_timeout_without_a_leader() {
     assert_eq!(bench.pipeline.poll_timeout(), None, "nobody is left");
 }
 
+/// A follower that is cut off may still bring an observer into step: that proves no leader.
+#[test]
+fn an_observer_that_is_in_step_has_yet_to_hear_of_a_leader() {
+    for (role, closed) in
+        [(LEADER, &[][..]), (Role::Observing { leader: ServerId(9), link: LinkId(2) }, &[A][..])]
+    {
+        let (mut bench, _) = Bench::following();
+        bench.pipeline.handle_led(bench.now);
+        bench.take_role(Role::Looking, 0);
+        bench.advance(4374);
+        bench.take_role(role, 1);
+        bench.advance(1);
+        bench.pipeline.handle_timeout(bench.now, bench.wall);
+        assert_eq!(bench.closes(), closed, "{role:?}");
+    }
+}
+
 #[test]
 fn a_connection_waits_a_tick_for_a_leader_to_give_it_a_session() {
     let mut bench = Bench::new();

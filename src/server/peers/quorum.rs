@@ -42,6 +42,7 @@ use crate::zab::output::{Action, LinkId};
 use crate::zxid::Zxid;
 
 mod connecting;
+mod observers;
 mod receiving;
 mod sending;
 mod transfers;
@@ -50,6 +51,7 @@ mod transfers;
 mod tests;
 
 use connecting::Dialing;
+use observers::Door;
 use transfers::SendJob;
 
 /// How long a learner that is too early waits for this server to lead.
@@ -82,6 +84,10 @@ const _: () = assert!(QUEUED_LOW_BYTES < QUEUED_MAX_BYTES);
 pub struct QuorumSettings {
     /// Where to listen: see [`listen::addresses`].
     pub listen: Vec<SocketAddr>,
+    /// Where to listen for observers while this server follows.
+    pub listen_for_observers: Vec<SocketAddr>,
+    /// The port at which other servers' hosts serve observers.
+    pub observer_port: Option<u16>,
     /// Each other server's quorum addresses.
     pub peers: Vec<(ServerId, Vec<(String, u16)>)>,
     /// The unit of the limits below.
@@ -233,6 +239,7 @@ pub struct QuorumPort<R> {
     deadlines: Deadlines,
     listeners: Vec<(Token, SocketAddr)>,
     is_accepting: bool,
+    door: Door,
     accept_paused_until: Option<Time>,
     /// Learners that connected before this server led.
     early: VecDeque<(Time, SocketAddr, OwnedFd)>,
@@ -302,6 +309,7 @@ impl<R: Send + 'static> QuorumPort<R> {
             deadlines,
             listeners,
             is_accepting: false,
+            door: Door::default(),
             accept_paused_until: None,
             early: VecDeque::new(),
             links: BTreeMap::new(),
@@ -355,8 +363,10 @@ impl<R: Send + 'static> QuorumPort<R> {
     pub fn perform(&mut self, action: Action, now: Time) -> Option<Action> {
         self.now = now;
         match action {
-            Action::Connect { to } => self.connect(to),
+            Action::Connect { to } => self.connect(to, false),
+            Action::ConnectMaster { to } => self.connect(to, true),
             Action::Accept(is_accepting) => self.set_accepting(is_accepting),
+            Action::AcceptObservers(is_accepting) => self.set_accepting_observers(is_accepting),
             Action::ToLeader { link, message } => self.send_to_leader(link, &message),
             Action::ToLearner { link, message } => self.send_to_learner(link, &message),
             Action::Close { link } => self.close(link),
@@ -374,7 +384,7 @@ impl<R: Send + 'static> QuorumPort<R> {
     pub fn handle(&mut self, completion: Completion<'_>, now: Time) {
         self.now = now;
         match completion {
-            Completion::Accepted { socket, .. } => self.accept(socket),
+            Completion::Accepted { listener, socket, .. } => self.accept(listener, socket),
             Completion::AcceptFailed { error, .. } => {
                 tracing::warn!("the quorum port pauses accepting connections: {error}");
                 self.accept_paused_until = Some(now + ACCEPT_PAUSE);
@@ -414,7 +424,10 @@ impl<R: Send + 'static> QuorumPort<R> {
         let links = links.map(|(due, _)| due).min();
         let early = self.early.front().map(|(due, ..)| *due);
         let dialing = self.dialing.as_ref().and_then(|it| it.retry_at);
-        [links, early, dialing, self.accept_paused_until].into_iter().flatten().min()
+        [links, early, dialing, self.accept_paused_until, self.door.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Does what is due.
@@ -423,13 +436,14 @@ impl<R: Send + 'static> QuorumPort<R> {
         if self.accept_paused_until.is_some_and(|until| until <= now) {
             self.accept_paused_until = None;
             let resume = |(token, _): &(Token, SocketAddr)| Command::ResumeAccept(*token);
-            self.commands.extend(self.listeners.iter().map(resume));
+            self.commands.extend(self.listeners.iter().chain(self.door.open()).map(resume));
         }
         while let Some((_, peer, _)) = self.early.pop_front_if(|(due, ..)| *due <= now) {
             self.stats.refused += 1;
             tracing::info!("{peer} is sent away from the quorum port: this server does not lead");
         }
         self.redial();
+        self.retry_door();
         let due = |it: &Link| it.deadline(&self.deadlines).filter(|(due, _)| *due <= now);
         let late = self.links.values().filter_map(|it| Some((it.id, due(it)?.1)));
         let late: Vec<(LinkId, &str)> = late.collect();
@@ -471,6 +485,7 @@ impl<R: Send + 'static> QuorumPort<R> {
     pub fn stop(&mut self, now: Time) {
         self.now = now;
         self.set_accepting(false);
+        self.set_accepting_observers(false);
         self.dialing = None;
         for (token, _) in std::mem::take(&mut self.listeners) {
             self.commands.push(Command::Close(token));

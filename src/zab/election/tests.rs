@@ -28,6 +28,7 @@ fn ensemble(me: i64, voters: i64) -> Ensemble {
         commit_log_count: 500,
         commit_log_bytes_max: 1 << 20,
         extensions: Extensions::ALL,
+        has_observer_masters: false,
     }
 }
 

@@ -18,6 +18,7 @@ fn run(seed: u64) {
     }
     cluster.commit_log_count = [0, 2, 5, 500][cluster.random(4)];
     cluster.counter_max = [None, Some(7), Some(30)][cluster.random(3)];
+    cluster.has_observer_masters = observers > 0 && !seed.is_multiple_of(3);
     cluster.start_all();
     for _ in 0..60 {
         disturb(&mut cluster);

@@ -86,6 +86,8 @@ pub struct Node {
     /// Below this the tree's journal does not reach back.
     pub journal_floor: Zxid,
     pub is_accepting: bool,
+    /// The same at the port for observers.
+    pub is_accepting_observers: bool,
     pub events: Vec<Event>,
     pub confirmed: Vec<u64>,
     /// What was committed anywhere when a confirmation was asked for, by token.
@@ -100,7 +102,10 @@ pub struct Node {
 /// One end's view of what comes on a connection.
 #[derive(Clone, Debug)]
 pub enum Mail {
-    Connect,
+    /// To the quorum port, or to the port for observers.
+    Connect {
+        is_for_observers: bool,
+    },
     Connected,
     Learner(FromLearner),
     Leader(FromLeader),
@@ -147,6 +152,8 @@ pub struct Cluster {
     pub counter_max: Option<u32>,
     /// Members may change.
     pub is_dynamic: bool,
+    /// Followers serve observers.
+    pub has_observer_masters: bool,
     pub next_link: u64,
     random: u64,
     payload: u64,
@@ -186,6 +193,7 @@ impl Cluster {
             holds: None,
             counter_max: None,
             is_dynamic: false,
+            has_observer_masters: false,
             next_link: 0,
             random: seed,
             payload: 0,
@@ -224,6 +232,7 @@ impl Cluster {
             commit_log_bytes_max: 1 << 20,
             // With one that speaks as Apache's do.
             extensions: Extensions { cumulative: me != server(2), ..Extensions::ALL },
+            has_observer_masters: self.has_observer_masters,
         };
         if !self.is_dynamic {
             return ensemble;
@@ -285,6 +294,7 @@ impl Node {
             role: Role::Looking,
             journal_floor: Zxid::ZERO,
             is_accepting: false,
+            is_accepting_observers: false,
             events: Vec::new(),
             confirmed: Vec::new(),
             asked: BTreeMap::new(),
@@ -352,6 +362,7 @@ impl Cluster {
         let node = self.node_mut(id);
         node.zab = None;
         node.is_accepting = false;
+        node.is_accepting_observers = false;
         node.role = Role::Looking;
         node.disk.works.clear();
         // Who dials a server that is down hears so when its attempt arrives.
@@ -403,7 +414,9 @@ impl Cluster {
                 .collect();
             for link in links {
                 let lost = self.links.get_mut(&link).expect("listed");
-                if let (Some(Mail::Connect), true) = (lost.to_leader.front(), lost.is_open[1]) {
+                if let (Some(Mail::Connect { .. }), true) =
+                    (lost.to_leader.front(), lost.is_open[1])
+                {
                     let (learner, leader) = (lost.learner, lost.leader);
                     self.links.remove(&link);
                     self.with(learner, |zab, now| zab.handle_connect_failed(now, leader));

@@ -28,7 +28,7 @@ impl Cluster {
                 let link = self.links.get_mut(&id).expect("listed");
                 let (to, mail) = (link.leader, link.to_leader.pop_front().expect("listed"));
                 self.trace.push(format!("{:?} {} <- {}: {mail:?}", self.now, to, link.learner));
-                if link.is_open[0] || matches!(mail, Mail::Connect) {
+                if link.is_open[0] || matches!(mail, Mail::Connect { .. }) {
                     self.deliver_to_leader(id, to, mail);
                 }
             }
@@ -49,8 +49,13 @@ impl Cluster {
 
     fn deliver_to_leader(&mut self, id: LinkId, to: ServerId, mail: Mail) {
         match mail {
-            Mail::Connect => {
-                if !self.nodes[&to].is_up() || !self.nodes[&to].is_accepting {
+            Mail::Connect { is_for_observers } => {
+                let node = &self.nodes[&to];
+                let is_open = match is_for_observers {
+                    true => node.is_accepting_observers,
+                    false => node.is_accepting,
+                };
+                if !node.is_up() || !is_open {
                     let link = self.links.remove(&id).expect("listed");
                     let learner = link.learner;
                     self.with(learner, |zab, now| zab.handle_connect_failed(now, to));
@@ -101,7 +106,7 @@ impl Cluster {
                 self.close(id, to);
                 self.with(to, |zab, now| zab.handle_disconnected(now, id));
             }
-            Mail::Connect | Mail::Learner(_) => panic!("not to a learner"),
+            Mail::Connect { .. } | Mail::Learner(_) => panic!("not to a learner"),
         }
     }
 
@@ -185,6 +190,7 @@ impl Cluster {
     fn perform(&mut self, id: ServerId, action: Action) {
         self.oracle.check_action(&self.nodes[&id], &action, &self.links);
         let node = self.nodes.get_mut(&id).expect("a member");
+        let is_for_observers = matches!(action, Action::ConnectMaster { .. });
         match action {
             Action::Notify { to, notification } => {
                 let is_up = self.nodes.get(&to).is_some_and(Node::is_up);
@@ -192,12 +198,12 @@ impl Cluster {
                     self.notifications.insert((id, to), notification);
                 }
             }
-            Action::Connect { to } => {
+            Action::Connect { to } | Action::ConnectMaster { to } => {
                 self.next_link += 1;
                 let link = Link {
                     learner: id,
                     leader: to,
-                    to_leader: VecDeque::from([Mail::Connect]),
+                    to_leader: VecDeque::from([Mail::Connect { is_for_observers }]),
                     to_learner: VecDeque::new(),
                     is_open: [false, true],
                     checker: LinkChecker::default(),
@@ -206,6 +212,7 @@ impl Cluster {
                 self.links.insert(LinkId(self.next_link), link);
             }
             Action::Accept(is_accepting) => node.is_accepting = is_accepting,
+            Action::AcceptObservers(is_accepting) => node.is_accepting_observers = is_accepting,
             Action::ToLeader { link, message } => {
                 let link = self.links.get_mut(&link).expect("an open link");
                 link.checker.check_from_learner(&message);

@@ -166,7 +166,7 @@ fn b14_a_leader_whose_voters_look_again_does_so_too() {
     cluster.start_all();
     cluster.run_until(5, |cluster| cluster.node(3).is_accepting);
     // Nobody that dials it arrives.
-    cluster.holds = Some(|mail| matches!(mail, Mail::Connect));
+    cluster.holds = Some(|mail| matches!(mail, Mail::Connect { .. }));
     cluster.quiesce();
     let at = cluster.now;
     cluster.kill(1);

@@ -6,28 +6,32 @@ use crate::time::Time;
 use crate::wire::election::{Doing, Notification, Vote};
 use crate::wire::quorum::{Extensions, Forwarded, FromLeader, FromLearner, ServerId};
 use crate::zab::Zab;
+use crate::zab::ensemble::Ensemble;
 use crate::zab::output::{Action, Event, LinkId, LogGap, Output, Recovered, Role, Standing, Txns};
 use crate::zab::tests::cluster::{Cluster, TICK, server, z};
 use crate::zxid::Zxid;
 
-const LINK: LinkId = LinkId(7);
+pub const LINK: LinkId = LinkId(7);
 
 /// Server `me` of three, by itself; the test is everybody else, and its disk.
-struct Solo {
-    zab: Zab,
-    now: Time,
+pub struct Solo {
+    pub zab: Zab,
+    pub now: Time,
     /// What it has asked for and told since it was looked at last.
     outputs: Vec<Output>,
     last: Zxid,
 }
 
 impl Solo {
-    fn new(me: i64, last: Zxid) -> Solo {
+    pub fn new(me: i64, last: Zxid) -> Solo {
         Solo::with_standing(me, last, Standing::Sound)
     }
 
-    fn with_standing(me: i64, last: Zxid, standing: Standing) -> Solo {
-        let ensemble = Cluster::new(3, 0, 1).ensemble(server(me));
+    pub fn with_standing(me: i64, last: Zxid, standing: Standing) -> Solo {
+        Solo::of(Cluster::new(3, 0, 1).ensemble(server(me)), last, standing)
+    }
+
+    pub fn of(ensemble: Ensemble, last: Zxid, standing: Standing) -> Solo {
         let (now, epoch) = (Time::from_nanos(1), last.epoch());
         let recovered = Recovered {
             last,
@@ -43,7 +47,7 @@ impl Solo {
     }
 
     /// Its disk is done at once with everything but appends.
-    fn drain(&mut self) {
+    pub fn drain(&mut self) {
         while let Some(output) = self.zab.poll_output() {
             if let Output::Perform(Action::Append { zxid, .. }) = &output {
                 self.last = *zxid;
@@ -62,27 +66,27 @@ impl Solo {
         }
     }
 
-    fn take(&mut self) -> Vec<Output> {
+    pub fn take(&mut self) -> Vec<Output> {
         std::mem::take(&mut self.outputs)
     }
 
-    fn persist(&mut self) {
+    pub fn persist(&mut self) {
         self.zab.handle_persisted(self.now, self.last);
         self.drain();
     }
 
-    fn hear(&mut self, message: FromLeader) {
+    pub fn hear(&mut self, message: FromLeader) {
         self.zab.handle_from_leader(self.now, LINK, message);
         self.drain();
     }
 
-    fn hear_from(&mut self, link: LinkId, message: FromLearner) {
+    pub fn hear_from(&mut self, link: LinkId, message: FromLearner) {
         self.zab.handle_from_learner(self.now, link, message);
         self.drain();
     }
 
     /// What it has sent to its leader.
-    fn sent(&mut self) -> Vec<FromLearner> {
+    pub fn sent(&mut self) -> Vec<FromLearner> {
         let sent = self.take().into_iter().filter_map(|output| match output {
             Output::Perform(Action::ToLeader { message, .. }) => Some(message),
             _ => None,
@@ -91,7 +95,7 @@ impl Solo {
     }
 
     /// What it has sent to the learner on `link`.
-    fn sent_to(&mut self, link: LinkId) -> Vec<FromLeader> {
+    pub fn sent_to(&mut self, link: LinkId) -> Vec<FromLeader> {
         let sent = self.take().into_iter().filter_map(|output| match output {
             Output::Perform(Action::ToLearner { link: to, message }) if to == link => Some(message),
             _ => None,
@@ -99,12 +103,12 @@ impl Solo {
         sent.collect()
     }
 
-    fn has_closed(&mut self, link: LinkId) -> bool {
+    pub fn has_closed(&mut self, link: LinkId) -> bool {
         self.take().contains(&Output::Perform(Action::Close { link }))
     }
 
     /// All three vote for `leader`.
-    fn elect(&mut self, leader: i64, zxid: Zxid) {
+    pub fn elect(&mut self, leader: i64, zxid: Zxid) {
         let me = self.zab.ensemble().me;
         let vote = Vote { leader: server(leader), zxid, peer_epoch: zxid.epoch() };
         let round = 1;
@@ -123,12 +127,12 @@ impl Solo {
     }
 
     /// It follows server 3, one of Apache's, up to ACKEPOCH, under epoch 2.
-    fn following(last: Zxid) -> Solo {
+    pub fn following(last: Zxid) -> Solo {
         Solo::following_in(Extensions::default(), last)
     }
 
     /// The same, with a leader that agrees to `extensions`.
-    fn following_in(extensions: Extensions, last: Zxid) -> Solo {
+    pub fn following_in(extensions: Extensions, last: Zxid) -> Solo {
         let mut solo = Solo::new(1, last);
         solo.elect(3, z(1, 9));
         assert!(solo.take().contains(&Output::Perform(Action::Connect { to: server(3) })));
@@ -150,7 +154,7 @@ impl Solo {
     }
 
     /// It has lost what came behind (1, 4) and its epochs, and has found server 3 to lead.
-    fn damaged() -> Solo {
+    pub fn damaged() -> Solo {
         let mut solo = Solo::with_standing(1, z(1, 4), Standing::Damaged);
         let vote = Some(Vote { leader: server(3), zxid: z(1, 5), peer_epoch: 1 });
         for (from, doing) in [(2, Doing::Following), (3, Doing::Leading)] {
@@ -175,7 +179,7 @@ impl Solo {
 
     /// It leads, in epoch 2, with (1, 9) at its log's end; servers 1 and 2 have come no further
     /// than the connections 1 and 2.
-    fn leading() -> Solo {
+    pub fn leading() -> Solo {
         let mut solo = Solo::new(3, z(1, 9));
         solo.elect(3, z(1, 9));
         assert!(solo.take().contains(&Output::Perform(Action::Accept(true))));
@@ -187,12 +191,12 @@ impl Solo {
     }
 
     /// The same, established with server 1, which is `3.8.0` or the like.
-    fn established() -> Solo {
+    pub fn established() -> Solo {
         Solo::established_with(Extensions::default())
     }
 
     /// The same with a server 1 that offers `offered`.
-    fn established_with(offered: Extensions) -> Solo {
+    pub fn established_with(offered: Extensions) -> Solo {
         let mut solo = Solo::leading();
         let link = LinkId(1);
         let FromLearner::Info { is_observer, server, accepted_epoch, protocol, .. } = info(1, 1)
@@ -220,12 +224,12 @@ impl Solo {
     }
 }
 
-fn leader_info(epoch: u32) -> FromLeader {
+pub fn leader_info(epoch: u32) -> FromLeader {
     let extensions = Extensions::default();
     FromLeader::LeaderInfo { epoch, protocol: 0x10000, extensions }
 }
 
-fn info(id: i64, accepted_epoch: u32) -> FromLearner {
+pub fn info(id: i64, accepted_epoch: u32) -> FromLearner {
     FromLearner::Info {
         is_observer: false,
         server: server(id),
@@ -236,23 +240,23 @@ fn info(id: i64, accepted_epoch: u32) -> FromLearner {
     }
 }
 
-fn txn() -> Arc<[u8]> {
+pub fn txn() -> Arc<[u8]> {
     Arc::from(&b"txn"[..])
 }
 
-fn proposal(zxid: Zxid) -> FromLeader {
+pub fn proposal(zxid: Zxid) -> FromLeader {
     FromLeader::Proposal { zxid, txn: txn() }
 }
 
-fn new_leader(epoch: u32) -> FromLeader {
+pub fn new_leader(epoch: u32) -> FromLeader {
     FromLeader::NewLeader { zxid: z(epoch, 0), config: Arc::from(&b""[..]) }
 }
 
-fn ack(zxid: Zxid) -> FromLearner {
+pub fn ack(zxid: Zxid) -> FromLearner {
     FromLearner::Ack { zxid }
 }
 
-const UP_TO_DATE: FromLeader = FromLeader::UpToDate { zxid: Zxid::from_raw(-1) };
+pub const UP_TO_DATE: FromLeader = FromLeader::UpToDate { zxid: Zxid::from_raw(-1) };
 
 // ── Under an Apache leader ──
 

@@ -7,4 +7,5 @@ mod faults;
 mod invariants;
 mod java;
 mod members;
+mod relays;
 mod stories;

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use crate::io::listener;
+use crate::io::ring::Token;
 use crate::server::peers::dial::{Dialed, PortKind, Target};
 use crate::server::peers::link::{End, Link, Phase};
 use crate::time::Time;
@@ -25,6 +26,8 @@ const RETRY_DELAY_MAX: Duration = Duration::from_millis(100);
 /// A leader that is being dialed.
 pub(super) struct Dialing {
     to: ServerId,
+    /// It is dialed at its port for observers.
+    is_for_observers: bool,
     /// The dialer's name for the try under way.
     number: u64,
     begun: Time,
@@ -44,14 +47,19 @@ impl<R: Send + 'static> QuorumPort<R> {
             return;
         }
         self.early.clear();
+        self.lose_nameless("this server does not lead any more");
+    }
+
+    /// Ends the links of those who have not said who they are.
+    pub(super) fn lose_nameless(&mut self, reason: &str) {
         let greeting = self.links.values().filter(|it| matches!(it.phase, Phase::Greeting));
         let greeting: Vec<LinkId> = greeting.map(|it| it.id).collect();
         for link in greeting {
-            self.lose(link, "this server does not lead any more");
+            self.lose(link, reason);
         }
     }
 
-    pub(super) fn accept(&mut self, socket: OwnedFd) {
+    pub(super) fn accept(&mut self, listener: Token, socket: OwnedFd) {
         // A connection that is gone already has no peer, and needs no place.
         let Ok(peer) = listener::peer_address(&socket) else {
             return;
@@ -61,10 +69,11 @@ impl<R: Send + 'static> QuorumPort<R> {
             tracing::warn!("{peer} is refused at the quorum port: {reason}");
             return;
         }
-        if self.is_accepting {
+        let is_early = !self.is_accepting && !self.door.takes(listener);
+        if !is_early {
             self.stats.accepted += 1;
             self.attach(socket, peer, End::Learner);
-        } else {
+        } else if self.listeners.iter().any(|(token, _)| *token == listener) {
             self.early.push_back((self.now + EARLY_MAX, peer, socket));
         }
     }
@@ -94,11 +103,12 @@ impl<R: Send + 'static> QuorumPort<R> {
         id
     }
 
-    /// Dials a leader, in place of any that is being dialed.
-    pub(super) fn connect(&mut self, to: ServerId) {
+    /// Dials a leader, or a server's port for observers, in place of any that is being dialed.
+    pub(super) fn connect(&mut self, to: ServerId, is_for_observers: bool) {
         let (begun, number) = (self.now, self.link_next);
         self.link_next += 1;
-        self.dialing = Some(Dialing { to, number, begun, tries: 0, retry_at: Some(begun) });
+        self.dialing =
+            Some(Dialing { to, is_for_observers, number, begun, tries: 0, retry_at: Some(begun) });
         self.redial();
     }
 
@@ -132,10 +142,15 @@ impl<R: Send + 'static> QuorumPort<R> {
             self.events.push_back(PeerEvent::ConnectFailed { to: server });
             return;
         };
+        let mut addresses = addresses.clone();
+        if dialing.is_for_observers {
+            let port = self.settings.observer_port.expect("who dials that port has it configured");
+            addresses.iter_mut().for_each(|address| address.1 = port);
+        }
         self.dialer.dial(Target {
             server,
             port_kind: PortKind::Quorum,
-            addresses: addresses.clone(),
+            addresses,
             timeout: timeout.saturating_sub(now.since(dialing.begun)),
             number: dialing.number,
         });
@@ -165,11 +180,18 @@ impl<R: Send + 'static> QuorumPort<R> {
             Err(error) => {
                 let delay = RETRY_DELAY * 2u32.saturating_pow(dialing.tries - 1);
                 let retry_at = now + delay.min(RETRY_DELAY_MAX);
-                if dialing.tries < TRIES_MAX && retry_at.since(dialing.begun) < timeout {
+                // There are other servers to go to.
+                let tries_max = if dialing.is_for_observers { 1 } else { TRIES_MAX };
+                if dialing.tries < tries_max && retry_at.since(dialing.begun) < timeout {
                     dialing.retry_at = Some(retry_at);
                     return;
                 }
-                tracing::warn!("leader {to} cannot be reached at its quorum port: {error}");
+                match dialing.is_for_observers {
+                    true => tracing::info!("server {to} takes no observers: {error}"),
+                    false => {
+                        tracing::warn!("leader {to} cannot be reached at its quorum port: {error}");
+                    }
+                }
                 self.dialing = None;
                 self.stats.connects_failed += 1;
                 self.events.push_back(PeerEvent::ConnectFailed { to });

@@ -13,6 +13,7 @@ use crate::wire::quorum::Extensions;
 
 mod hostile;
 mod links;
+mod observers;
 mod snapshots;
 
 /// What snapshots become in these tests: their bytes.
@@ -34,6 +35,8 @@ fn settings(peers: &[(i64, u16)]) -> QuorumSettings {
     let host = |port: u16| vec![("127.0.0.1".to_owned(), port)];
     QuorumSettings {
         listen: vec![(Ipv4Addr::LOCALHOST, 0).into()],
+        listen_for_observers: Vec::new(),
+        observer_port: None,
         peers: peers.iter().map(|(id, port)| (ServerId(*id), host(*port))).collect(),
         tick: TICK,
         init_limit_ticks: 10,
