@@ -138,8 +138,10 @@ fn a_host_that_gives_no_ring_is_told_in_a_sentence() {
     let config = home.path().join("zoo.cfg");
     let data = home.path().join("data");
     std::fs::write(&config, format!("clientPort=0\ndataDir={}\n", data.display())).unwrap();
+    // What the test has inherited would leave none for the loader of libraries either.
+    let close = "exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-";
     let output = Command::new("sh")
-        .args(["-c", "ulimit -n 4; exec \"$0\" server \"$1\""])
+        .args(["-c", &format!("{close}; ulimit -n 4; exec \"$0\" server \"$1\"")])
         .arg(env!("CARGO_BIN_EXE_ringkeeper"))
         .arg(&config)
         .output()
