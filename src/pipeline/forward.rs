@@ -152,14 +152,14 @@ impl Waiting {
     }
 
     fn push(&mut self, session: i64, client: Client, xid: i32, op: OpCode, state: State) -> u64 {
-        self.order += 1;
-        let entry = Entry { order: self.order, client, xid, op, state };
-        self.put_back(session, entry);
+        self.put_back(session, Entry { order: 0, client, xid, op, state });
         self.order
     }
 
-    /// Puts an entry that was taken out behind what waits for its session.
-    pub fn put_back(&mut self, session: i64, entry: Entry) {
+    /// Puts an entry that was taken out behind everything that was put in until now.
+    pub fn put_back(&mut self, session: i64, mut entry: Entry) {
+        self.order += 1;
+        entry.order = self.order;
         self.count += 1;
         self.bytes += entry.size();
         self.by_session.entry(session).or_default().push_back(entry);

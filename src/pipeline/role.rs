@@ -83,7 +83,7 @@ impl Pipeline {
                 self.writer.set_replay(Replay::Exact);
                 // A new leader knows what timeouts sessions began with, not what was agreed later.
                 self.attached.touch_all();
-                self.send_what_waits(epoch, now);
+                self.send_what_waits(epoch, now, wall);
             }
         }
     }
@@ -151,7 +151,7 @@ impl Pipeline {
     }
 
     /// Passes on what waits, to the leader of `epoch`.
-    fn send_what_waits(&mut self, epoch: u32, now: Time) {
+    fn send_what_waits(&mut self, epoch: u32, now: Time, wall: WallMs) {
         let entries = self.waiting.take_all();
         // Passed on to this very leader over an earlier connection: it may still become a
         // transaction, or may be lost. Some requests may be repeated; of the others the outcome is
@@ -181,6 +181,10 @@ impl Pipeline {
             if !is_awaited {
                 continue;
             }
+            if is_asked && entry.op != OpCode::CreateSession && self.locals.is_local(session) {
+                self.ask_again(session, entry, now, wall);
+                continue;
+            }
             if let State::Asked { sent, .. } = &mut entry.state {
                 *sent = None;
             }
@@ -197,6 +201,19 @@ impl Pipeline {
                 self.waiting.revalidate(session, attaching.timeout_ms);
             }
         }
+    }
+
+    /// Takes once more what the client of a local session has asked: while this server led it may
+    /// have waited for a sync, and nobody has looked whether it can be answered here or needs a
+    /// session that all know.
+    fn ask_again(&mut self, session: i64, entry: Entry, now: Time, wall: WallMs) {
+        let Entry { client, xid, op, state, .. } = entry;
+        if !self.attached.contains(client) {
+            // What was kept of one that is gone is the session's end.
+            return self.locals.end(session);
+        }
+        let State::Asked { request: Forwarded { body, ids, .. }, .. } = state else { return };
+        self.handle_write(&Write { client, session, xid, op, body: &body, ids: &ids }, now, wall);
     }
 
     /// Answers a connection that waited for a local session; whether it did.

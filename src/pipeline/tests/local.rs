@@ -235,6 +235,32 @@ fn an_upgrade_that_is_undone_leaves_the_session_local() {
     world.check_same();
 }
 
+/// What waits behind a sync is looked at when its turn comes, whoever leads by then: an ephemeral
+/// asks for its session first, and the session's end goes to nobody else.
+#[test]
+fn what_waited_behind_a_leaders_sync_is_asked_for_as_a_learner() {
+    let close = (OpCode::CloseSession, Vec::new());
+    for (last, expected) in [(create("/e", EPHEMERAL), (0, 1)), (close, (0, 0))] {
+        let mut world = world();
+        assert_eq!(world.leader, 0);
+        let connection = world.connect(0);
+        for request in [super::ensemble::sync(), last] {
+            world.ask(connection, &request);
+        }
+        assert_eq!(counts(&world, 0), (1, 0), "they wait");
+        world.elect([1, 2]);
+        world.join(0);
+        world.settle();
+        let errors: Vec<i32> =
+            world.connections[connection].answers.iter().map(|answer| answer.error).collect();
+        assert_eq!(errors, [0, 0]);
+        assert_eq!(counts(&world, 0), expected);
+        let is_end = |txn: &[u8]| matches!(txn::decode(txn).unwrap().txn, Txn::CloseSession { .. });
+        assert!(!world.members[0].log.iter().any(|(_, txn)| is_end(txn)));
+        world.check_same();
+    }
+}
+
 #[test]
 fn local_sessions_outlive_their_leader() {
     let mut world = world();
