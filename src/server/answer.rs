@@ -17,11 +17,13 @@ use crate::wire::opcode::OpCode;
 /// hyphen and take their features from them.
 pub const VERSION: &str = concat!("3.9.5-ringkeeper-", env!("CARGO_PKG_VERSION"));
 
-/// When this was built, in the only form that both kazoo and go-zookeeper read. A build script may
-/// set it; a build without one says when the version was begun, and stays reproducible.
+/// When this was built, in the only form that go-zookeeper's `FLWSrvr` reads: Apache's until 3.5.
+/// Apache's own 3.9 writes `2026-02-11 20:18 UTC`, and that library takes its answers for broken. A
+/// build script may set it; a build without one says when the version was begun, and stays
+/// reproducible.
 pub const BUILT_ON: &str = match option_env!("RINGKEEPER_BUILT_ON") {
     Some(built_on) => built_on,
-    None => "2026-11-22 00:00 UTC",
+    None => "11/22/2026 00:00 UTC",
 };
 
 /// A chunk is handed out when it has reached this many bytes: one send of a size that a socket

@@ -466,12 +466,13 @@ fn questions_want_what_their_answers_read() {
 
 #[test]
 fn version_is_what_kazoo_and_go_zookeeper_can_read() {
-    // kazoo takes the digits and dots at the front, go-zookeeper letters, digits, dots and hyphens
-    // up to the comma and then a date of this form.
+    // kazoo takes the digits and dots at the front. go-zookeeper wants
+    // `[A-Za-z0-9\.\-]+, built on (\d\d/\d\d/\d\d\d\d \d\d:\d\d [A-Za-z0-9:\+\-]+)`, and parses it
+    // as month, day, year.
     assert!(VERSION.starts_with("3.9.5-"), "{VERSION}");
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';
     assert!(VERSION.chars().all(is_plain), "{VERSION}");
     let shape: String =
         BUILT_ON.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
-    assert_eq!(shape, "0000-00-00 00:00 UTC");
+    assert_eq!(shape, "00/00/0000 00:00 UTC");
 }
