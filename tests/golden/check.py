@@ -58,7 +58,8 @@ def shell_lines():
             env=dict(os.environ, TZ="UTC"),
         )
     events = re.findall(r"WatchedEvent state:.*", run.stdout)
-    output = re.sub(r"\n?WATCHER::\n\nWatchedEvent state:.*\n", "", run.stdout)
+    # Two prints, each behind an empty line: something of the session's may come between them.
+    output = re.sub(r"\n?(?:WATCHER::|WatchedEvent state:.*)\n", "", run.stdout)
     lines = []
     for line in output.splitlines() + ["", *events]:
         for pattern, mask in SHELL_MASKS:
