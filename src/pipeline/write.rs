@@ -9,6 +9,7 @@ use crate::pipeline::{
     Settings, Then, Write, session,
 };
 use crate::time::{Time, WallMs};
+use crate::tree::writer::Replay;
 use crate::wire::error::ErrorCode;
 use crate::wire::jute::Write as _;
 use crate::wire::opcode::OpCode;
@@ -253,12 +254,14 @@ impl Pipeline {
     }
 
     /// Keeps the tree's digest after every [`DIGEST_INTERVAL`]th transaction, and in an ensemble
-    /// until that is committed.
+    /// until that is committed. A tree that holds parts of later transactions has none that others
+    /// have (`DataTree.processTxn` does not record it either).
     pub(super) fn note_digest(&mut self, zxid: Zxid) {
         if self.part != Part::Alone {
             self.uncommitted_digests.push_back((zxid, self.writer.digest()));
         }
-        if zxid.counter().is_multiple_of(DIGEST_INTERVAL) {
+        let is_exact = self.writer.replay() == Replay::Exact;
+        if is_exact && zxid.counter().is_multiple_of(DIGEST_INTERVAL) {
             if self.digests.len() == DIGESTS_MAX {
                 self.digests.pop_front();
             }

@@ -258,6 +258,26 @@ fn digests_are_checked_from_when_a_learner_is_in_step() {
     assert!(bench.pipeline.sessions().contains(5));
 }
 
+/// Others compare them, and between a Java leader's state and being in step there are none that
+/// others have.
+#[test]
+fn digests_are_kept_from_when_a_learner_is_in_step() {
+    let mut bench = Bench::new();
+    bench.take_role(Role::Looking, 0);
+    let mut writer = Writer::new(TREE, bench.now);
+    writer.set_replay(Replay::Fuzzy);
+    bench.pipeline.handle_replaced(writer, Vec::new(), bench.now);
+    for (counter, kept) in [(DIGEST_INTERVAL, 0), (2 * DIGEST_INTERVAL, 1)] {
+        let zxid = Zxid::new(1, counter);
+        let header = TxnHeader { session: 5, cxid: 1, zxid, time_ms: 1 };
+        let mut bytes = Vec::new();
+        txn::encode(&header, &Txn::Error { code: 0 }, None, &mut bytes);
+        bench.pipeline.handle_proposal(zxid, &bytes, bench.now).unwrap();
+        assert_eq!(bench.pipeline.digests().count(), kept);
+        bench.take_role(LEADER, 1);
+    }
+}
+
 #[test]
 fn a_session_comes_back_when_the_leader_says_so() {
     let (mut bench, session) = Bench::following();
