@@ -196,16 +196,7 @@ impl Leader {
             FromLearner::Ping { touched, .. } if stage == Stage::UpToDate => {
                 self.process_ping(peer, now, at, touched)
             }
-            FromLearner::Request(request) if stage == Stage::UpToDate => {
-                let learner = self.server(at);
-                peer.tell(Event::Request { learner, link, request });
-                true
-            }
-            FromLearner::Revalidate { session, timeout_ms } if stage == Stage::UpToDate => {
-                let learner = self.server(at);
-                peer.tell(Event::Revalidate { learner, link, session, timeout_ms });
-                true
-            }
+            asked if stage == Stage::UpToDate => self.pass_on(peer, at, asked),
             _ => false,
         };
         if !fits && let Some(at) = self.position(link) {

@@ -8,10 +8,10 @@
 use std::sync::Arc;
 
 use crate::time::Time;
-use crate::wire::quorum::{Extensions, FromLeader, ServerId};
+use crate::wire::quorum::{Extensions, FromLeader, FromLearner, ServerId};
 use crate::zab::handler::{Handler, Stage};
 use crate::zab::history::{Place, follows};
-use crate::zab::output::{Action, LinkId, LogGap, Txns};
+use crate::zab::output::{Action, Event, LinkId, LogGap, Txns};
 use crate::zab::peer::Peer;
 use crate::zab::sync::{Opening, choose};
 use crate::zxid::Zxid;
@@ -50,6 +50,19 @@ pub(super) trait LearnerMaster {
     /// Who a learner that has said so is.
     fn server(&self, at: usize) -> ServerId {
         self.handlers()[at].server.expect("a learner past its first packet has said who it is")
+    }
+
+    /// What a learner's client has asked goes on to whoever knows; whether it was that.
+    fn pass_on(&self, peer: &mut Peer, at: usize, asked: FromLearner) -> bool {
+        let (learner, link) = (self.server(at), self.handlers()[at].link);
+        peer.tell(match asked {
+            FromLearner::Request(request) => Event::Request { learner, link, request },
+            FromLearner::Revalidate { session, timeout_ms } => {
+                Event::Revalidate { learner, link, session, timeout_ms }
+            }
+            _ => return false,
+        });
+        true
     }
 
     fn handle_accepted(&mut self, peer: &mut Peer, now: Time, link: LinkId) {
