@@ -153,9 +153,8 @@ impl Solo {
         solo
     }
 
-    /// It has lost what came behind (1, 4) and its epochs, and has found server 3 to lead.
-    pub fn damaged() -> Solo {
-        let mut solo = Solo::with_standing(1, z(1, 4), Standing::Damaged);
+    /// Hears that server 3 leads and server 2 follows it.
+    pub fn find_leader(&mut self) {
         let vote = Some(Vote { leader: server(3), zxid: z(1, 5), peer_epoch: 1 });
         for (from, doing) in [(2, Doing::Following), (3, Doing::Leading)] {
             let notification = Notification {
@@ -166,9 +165,15 @@ impl Solo {
                 config: Vec::new(),
                 proposed: Vec::new(),
             };
-            solo.zab.handle_notification(solo.now, server(from), notification);
-            solo.drain();
+            self.zab.handle_notification(self.now, server(from), notification);
+            self.drain();
         }
+    }
+
+    /// It has lost what came behind (1, 4) and its epochs, and has found server 3 to lead.
+    pub fn damaged() -> Solo {
+        let mut solo = Solo::with_standing(1, z(1, 4), Standing::Damaged);
+        solo.find_leader();
         solo.zab.handle_connected(solo.now, LINK);
         solo.drain();
         let is_observer =

@@ -312,13 +312,18 @@ fn an_observer_is_pinged_when_the_leader_pings() {
     let event = Event::Touched { learner: server(4), sessions: touched };
     assert!(solo.take().contains(&Output::Tell(event)));
     // One that does not answer is given up.
+    outlast_silence(&mut solo);
+    assert!(solo.has_closed(OBSERVER));
+}
+
+/// The leader goes on, and the observer says nothing for longer than it may.
+fn outlast_silence(solo: &mut Solo) {
     for _ in 0..14 {
         solo.now = solo.now + TICK / 2;
         solo.hear(FromLeader::Ping { zxid: z(2, 1) });
         solo.zab.handle_timeout(solo.now);
         solo.drain();
     }
-    assert!(solo.has_closed(OBSERVER));
 }
 
 /// Its clients' sessions may end before it hears of a leader again.
@@ -362,12 +367,7 @@ fn an_observer_that_is_ahead_is_waited_for() {
 fn an_observer_that_is_too_far_ahead_is_sent_on() {
     let mut solo = master(1);
     assert_eq!(come(&mut solo, z(2, 3)), []);
-    for _ in 0..14 {
-        solo.now = solo.now + TICK / 2;
-        solo.hear(FromLeader::Ping { zxid: z(2, 1) });
-        solo.zab.handle_timeout(solo.now);
-        solo.drain();
-    }
+    outlast_silence(&mut solo);
     assert!(solo.has_closed(OBSERVER));
 }
 
@@ -410,19 +410,7 @@ fn observer(last: Zxid) -> (Solo, i64) {
 }
 
 fn find_leader(solo: &mut Solo) -> i64 {
-    let vote = Some(Vote { leader: server(3), zxid: z(1, 5), peer_epoch: 1 });
-    for (from, doing) in [(2, Doing::Following), (3, Doing::Leading)] {
-        let notification = Notification {
-            doing,
-            vote,
-            round: 1,
-            version: 2,
-            config: Vec::new(),
-            proposed: Vec::new(),
-        };
-        solo.zab.handle_notification(solo.now, server(from), notification);
-        solo.drain();
-    }
+    solo.find_leader();
     let dialled = solo.take().into_iter().find_map(|output| match output {
         Output::Perform(Action::ConnectMaster { to }) => Some(to.0),
         _ => None,
