@@ -16,22 +16,7 @@ const WALL: WallMs = WallMs(0);
 
 fn ensemble() -> Ensemble {
     let id = ServerId(1);
-    Ensemble {
-        me: id,
-        members: vec![Member { id, is_observer: false, group: None, weight: 1 }],
-        config: Arc::from(&b"version=0"[..]),
-        config_version: 0,
-        next: None,
-        heard: None,
-        is_dynamic: false,
-        tick: Duration::from_secs(2),
-        init_limit_ticks: 10,
-        sync_limit_ticks: 5,
-        commit_log_count: 500,
-        commit_log_bytes_max: 1 << 20,
-        extensions: Extensions::ALL,
-        has_observer_masters: false,
-    }
+    Ensemble::of_members(id, vec![Member { id, is_observer: false, group: None, weight: 1 }])
 }
 
 fn member() -> Replica {

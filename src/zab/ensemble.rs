@@ -245,14 +245,13 @@ impl Ensemble {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ensemble(members: Vec<Member>) -> Ensemble {
+impl Ensemble {
+    /// What tests begin with: these members in force, as server `me` knows them.
+    pub(crate) fn of_members(me: ServerId, members: Vec<Member>) -> Ensemble {
         Ensemble {
-            me: ServerId(1),
+            me,
             members,
-            config: Arc::from(&b""[..]),
+            config: Arc::from(&b"version=0"[..]),
             config_version: 0,
             next: None,
             heard: None,
@@ -265,6 +264,15 @@ mod tests {
             extensions: Extensions::ALL,
             has_observer_masters: false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ensemble(members: Vec<Member>) -> Ensemble {
+        Ensemble::of_members(ServerId(1), members)
     }
 
     fn voter(id: i64) -> Member {

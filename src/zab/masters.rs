@@ -66,11 +66,8 @@ impl Masters {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::sync::Arc;
-    use std::time::Duration;
 
     use super::*;
-    use crate::wire::quorum::Extensions;
     use crate::zab::ensemble::Member;
 
     const LEADER: ServerId = ServerId(1);
@@ -78,22 +75,8 @@ mod tests {
     /// Voters 1 to `voters`, and the observer 9, which is asked.
     fn ensemble(voters: i64, has_observer_masters: bool) -> Ensemble {
         let member = |id| Member { id: ServerId(id), is_observer: id == 9, group: None, weight: 1 };
-        Ensemble {
-            me: ServerId(9),
-            members: (1..=voters).chain([9]).map(member).collect(),
-            config: Arc::from(&b""[..]),
-            config_version: 0,
-            next: None,
-            heard: None,
-            is_dynamic: false,
-            tick: Duration::from_secs(2),
-            init_limit_ticks: 10,
-            sync_limit_ticks: 5,
-            commit_log_count: 500,
-            commit_log_bytes_max: 1 << 20,
-            extensions: Extensions::ALL,
-            has_observer_masters,
-        }
+        let members = (1..=voters).chain([9]).map(member).collect();
+        Ensemble { has_observer_masters, ..Ensemble::of_members(ServerId(9), members) }
     }
 
     #[test]

@@ -1,5 +1,4 @@
 use super::*;
-use crate::wire::quorum::Extensions;
 use crate::zab::ensemble::Member;
 
 mod empty;
@@ -14,22 +13,8 @@ const START: Time = Time::from_nanos(1_000_000_000);
 fn ensemble(me: i64, voters: i64) -> Ensemble {
     let member =
         |id| Member { id: ServerId(id), is_observer: id >= voters, group: None, weight: 1 };
-    Ensemble {
-        me: ServerId(me),
-        members: (0..voters.max(me + 1)).map(member).collect(),
-        config: Arc::from(&b"version=0"[..]),
-        config_version: 0,
-        next: None,
-        heard: None,
-        is_dynamic: false,
-        tick: Duration::from_secs(2),
-        init_limit_ticks: 10,
-        sync_limit_ticks: 5,
-        commit_log_count: 500,
-        commit_log_bytes_max: 1 << 20,
-        extensions: Extensions::ALL,
-        has_observer_masters: false,
-    }
+    let members = (0..voters.max(me + 1)).map(member).collect();
+    Ensemble::of_members(ServerId(me), members)
 }
 
 fn vote(leader: i64, peer_epoch: u32, counter: u32) -> Vote {

@@ -218,21 +218,14 @@ impl Cluster {
 
     pub fn ensemble(&self, me: ServerId) -> Ensemble {
         let ensemble = Ensemble {
-            me,
-            members: self.members.clone(),
             config: Arc::from(&b"config"[..]),
-            config_version: 0,
-            next: None,
-            heard: None,
             is_dynamic: self.is_dynamic,
             tick: TICK,
-            init_limit_ticks: 10,
-            sync_limit_ticks: 5,
             commit_log_count: self.commit_log_count,
-            commit_log_bytes_max: 1 << 20,
             // With one that speaks as Apache's do.
             extensions: Extensions { cumulative: me != server(2), ..Extensions::ALL },
             has_observer_masters: self.has_observer_masters,
+            ..Ensemble::of_members(me, self.members.clone())
         };
         if !self.is_dynamic {
             return ensemble;
