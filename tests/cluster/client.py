@@ -56,6 +56,13 @@ class Expired(NotSent):
     """The session is over."""
 
 
+async def within(seconds, awaitable):
+    """Its result; raises TimeoutError. Unlike `asyncio.wait_for` before Python 3.12 it heeds a cancellation that
+    comes in the moment of the result: else what is to end would go on, and be waited for without end."""
+    async with asyncio.timeout(seconds):
+        return await awaitable
+
+
 def buffer(data):
     return struct.pack(">i", len(data)) + data
 
@@ -198,7 +205,7 @@ class Session:
     async def start(self, wait=True, seconds=60):
         self.task = asyncio.create_task(self.run())
         if wait:
-            await asyncio.wait_for(self.up.wait(), seconds)
+            await within(seconds, self.up.wait())
         return self
 
     def note(self, what):
@@ -237,10 +244,10 @@ class Session:
         # A stock client gives each server its share of the timeout; a dead one must not eat it all.
         patience = max(self.timeout_ms / 1000 / 3, 1)
         try:
-            await asyncio.wait_for(loop.create_connection(lambda: link, host, port), patience)
+            await within(patience, loop.create_connection(lambda: link, host, port))
             hello = struct.pack(">iqiq", 0, self.zxid, self.asked_ms, self.id)
             link.transport.write(buffer(hello + buffer(self.password) + bytes([self.read_only])))
-            answer = await asyncio.wait_for(link.hello, patience)
+            answer = await within(patience, link.hello)
         except BaseException:
             link.close()
             raise
@@ -286,7 +293,7 @@ class Session:
             if self.is_over:
                 raise Expired(self.name)
             try:
-                await asyncio.wait_for(self.up.wait(), patience or self.timeout_ms / 1000)
+                await within(patience or self.timeout_ms / 1000, self.up.wait())
             except asyncio.TimeoutError:
                 raise NotSent(f"{self.name}: no connection") from None
         link = self.link
@@ -366,7 +373,7 @@ class Session:
         self.is_over = True
         if self.up.is_set() and not self.link.closed.done():
             try:
-                await asyncio.wait_for(self.link.send(next(self.xids), CLOSE), 5)
+                await within(5, self.link.send(next(self.xids), CLOSE))
             except (Lost, Refused, asyncio.TimeoutError):
                 pass
         await self.abandon()
@@ -411,6 +418,6 @@ async def word(address, name, timeout=3.0):
             writer.close()
 
     try:
-        return await asyncio.wait_for(ask(), timeout)
+        return await within(timeout, ask())
     except (OSError, asyncio.TimeoutError):
         return None

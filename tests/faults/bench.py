@@ -55,6 +55,20 @@ async def ended(node, seconds=END_SECONDS):
     return node.process.returncode
 
 
+async def ended_by(node, harm, tries=3):
+    """(exit code, times that its disk failed) of a server that meets `harm`, a failure of its disk.
+
+    A single failure may be nobody's: of the flush before ext4 frees a part of its journal the kernel does not look at
+    the result, and a write that was to be torn may have gone to another segment. What ends no server is done again."""
+    for turn in range(tries):
+        harm(node)
+        try:
+            return await ended(node), turn + 1
+        except AssertionError:
+            if turn + 1 == tries:
+                raise
+
+
 def insist(condition, text):
     if not condition:
         raise AssertionError(text)
@@ -71,8 +85,13 @@ def log_files(node):
 
 
 def log_ranges(node):
-    """Where on its device a server's log is."""
-    return [piece for path in log_files(node) for piece in node.disk.ranges_of(path)]
+    """Where on its device a server's log is; with the segment that is being made, to which it may go next."""
+    while True:
+        paths = [*log_files(node), *(node.data / "version-2").glob("ringlog.*.new")]
+        try:
+            return [piece for path in paths for piece in node.disk.ranges_of(path)]
+        except FileNotFoundError:
+            continue  # It is made, and has its name by now.
 
 
 def load_of(story, ensemble, root="/load", seed=None, **named):

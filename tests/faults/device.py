@@ -26,6 +26,7 @@ import struct
 import sys
 import threading
 import time
+import traceback
 
 SECTOR = 512
 WRITE_BYTES_MAX = 128 << 10
@@ -40,6 +41,8 @@ ACCESS, INTERRUPT, DESTROY, BATCH_FORGET = 34, 36, 38, 42
 ASYNC_READ, BIG_WRITES, MAX_PAGES = 1 << 0, 1 << 5, 1 << 22
 # The file's pages are not cached, and its writes may run side by side.
 OPEN_FLAGS = 1 << 0 | 1 << 6
+
+PR_SET_IO_FLUSHER = 57
 
 NAMES = {READ: "read", WRITE: "write", FSYNC: "flush"}
 
@@ -194,7 +197,11 @@ class Server:
             _, op, unique, node = struct.unpack_from("<IIQQ", request)
             if op in (FORGET, BATCH_FORGET, INTERRUPT):
                 continue
-            wrong, answer = self.answer(op, node, memoryview(request)[40:])
+            try:
+                wrong, answer = self.answer(op, node, memoryview(request)[40:])
+            except Exception:  # noqa: BLE001 - whoever asked waits for an answer, whatever it is
+                traceback.print_exc()
+                wrong, answer = errno.EIO, b""
             try:
                 os.write(self.channel, struct.pack("<IiQ", 16 + len(answer), -wrong, unique) + answer)
             except OSError:
@@ -243,6 +250,13 @@ def init(body):
     return struct.pack("<IIIIHHIIHH32x", *numbers)
 
 
+def never_wait_for_itself():
+    """To make room for this process the kernel may not write back, or forget, what is on this very disk.
+
+    Where this is not granted (CAP_SYS_RESOURCE) there has to be memory enough."""
+    ctypes.CDLL(None).prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0)
+
+
 def mount(directory):
     channel = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     libc = ctypes.CDLL(None, use_errno=True)
@@ -255,6 +269,7 @@ def mount(directory):
 def main():
     directory, mebibytes = sys.argv[1], int(sys.argv[2])
     disk = Disk(mebibytes << 20)
+    never_wait_for_itself()
     server = Server(disk, mount(directory))
     for _ in range(ANSWERERS):
         threading.Thread(target=server.serve, daemon=True).start()

@@ -9,8 +9,6 @@ FUSE, loop devices, namespaces, control groups, libfaketime) is named, counted, 
 
 import argparse
 import pathlib
-import random
-import signal
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "cluster"))
@@ -21,7 +19,7 @@ import story_full  # noqa: E402
 import story_host  # noqa: E402
 import story_hostile  # noqa: E402
 import story_links  # noqa: E402
-from story import chosen, tell  # noqa: E402
+from story import add_flags, chosen, tell  # noqa: E402
 
 STORIES = {
     "errors_alone": story_disk.errors_alone,
@@ -57,26 +55,20 @@ STORIES = {
 
 def parse():
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    flags.add_argument("stories", nargs="+")
-    flags.add_argument("--kinds", type=lambda text: text.split(","), default=["ringkeeper"])
-    flags.add_argument("--rounds", type=int)
-    flags.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 20))
+    add_flags(flags)
     flags.add_argument("--only", action="append", help="these cases of a story, by name")
-    flags.add_argument("--keep", action="store_true", help="leave the servers' directories")
     return flags.parse_args()
 
 
 def main():
-    # Whoever ends it by a signal is not left with its mounts, loop devices and servers.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     flags = parse()
     names = chosen(STORIES, flags, 20)
     if names is None:
         return 0
     told = {}
     for name in names:
-        story, how = tell(name, STORIES[name], flags)
-        told[name] = "; ".join(story.skipped) or how if how == "passed" else how
+        skipped, how = tell(name, STORIES[name], flags)
+        told[name] = "; ".join(skipped) or how if how == "passed" else how
     wrong = {name: how for name, how in told.items() if how != "passed"}
     print(f"{len(told) - len(wrong)} of {len(told)} stories of faults passed")
     for name, how in wrong.items():

@@ -6,7 +6,7 @@ import time
 
 import client
 from bench import (
-    DISK, SEGMENT_4M, acked_again, ended, insist, load_of, log_files, log_ranges, on_disks, pace, percentile,
+    DISK, SEGMENT_4M, acked_again, ended, ended_by, insist, load_of, log_files, log_ranges, on_disks, pace, percentile,
     said, verify, writer,
 )
 from story import spread
@@ -52,8 +52,7 @@ async def errors_alone(story):
                 async with load:
                     await asyncio.sleep(0.5)
                     moment = time.monotonic()
-                    harm(node)
-                    code = await ended(node)
+                    code, times = await ended_by(node, harm)
                     took = time.monotonic() - moment
                     last = max(at for at, _ in load.acks) - moment
                     insist(code == DISK, f"{kind}, {name}: ended with {code}: {node.log_tail(5)}")
@@ -64,9 +63,13 @@ async def errors_alone(story):
                     await ensemble.start()
                     acks = await verify(story, load, ensemble, f"{kind}, {name}")
             story.say(
-                f"{kind}, {name}: ended after {took * 1000:.0f} ms, last ack {last * 1000:+.0f} ms, "
-                f"{acks} writes kept; said: {words}"
+                f"{kind}, {name}: ended after {took * 1000:.0f} ms{again(times)}, "
+                f"last ack {last * 1000:+.0f} ms, {acks} writes kept; said: {words}"
             )
+
+
+def again(times):
+    return f" and {times} failures" if times > 1 else ""
 
 
 async def errors(story):
@@ -97,8 +100,9 @@ async def one_error(story, ensemble, number, kind, name, place):
     async with load:
         await asyncio.sleep(0.6)
         moment = time.monotonic()
-        HARMS[name](victim)
-        code = await ended(victim)
+        code, times = await ended_by(victim, HARMS[name])
+        if times > 1:
+            story.say(f"{kind}, {name}, {place}: ended{again(times)}")
         insist(code == DISK, f"{kind}, {name}, {place}: ended with {code}")
         rest = [node.address for node in ensemble.running]
         await acked_again(load, time.monotonic(), rest)
