@@ -120,7 +120,7 @@ pub struct Connection {
 impl Connection {
     /// A connection just accepted.
     pub fn new(token: Token, peer: SocketAddr, now: Time) -> Connection {
-        let ids = AuthIds::new(peer.ip().to_canonical());
+        let ids = AuthIds::new(peer.ip());
         Connection {
             token,
             peer,

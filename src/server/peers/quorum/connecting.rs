@@ -82,10 +82,10 @@ impl<R: Send + 'static> QuorumPort<R> {
         if self.links.len() + self.early.len() >= self.settings.links_max {
             return Some("there are too many connections already");
         }
-        let ip = peer.ip().to_canonical();
+        let ip = peer.ip();
         let links = self.links.values().map(|it| it.peer);
         let early = self.early.iter().map(|(_, peer, _)| *peer);
-        let same = links.chain(early).filter(|it| it.ip().to_canonical() == ip).count();
+        let same = links.chain(early).filter(|it| it.ip() == ip).count();
         (same >= self.settings.links_per_address_max)
             .then_some("its address has too many connections already")
     }
