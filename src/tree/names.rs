@@ -24,7 +24,7 @@ impl Names {
     /// A run of `count` names and `size` bytes of them; `fill` is given the places of the ends and
     /// of the names, all zeros.
     fn new(count: usize, size: usize, fill: impl FnOnce(&mut [End], &mut [u8])) -> Names {
-        let length = count * END_BYTES + size;
+        let length = count * END_BYTES + number(size) as usize;
         let mut names = match ZEROS.get(..length) {
             Some(zeros) => ThinArc::from_header_and_slice(count, zeros),
             None => ThinArc::from_header_and_slice(count, &vec![0; length]),
@@ -108,9 +108,7 @@ impl Names {
             let (before, after) = self.ends().split_at(index);
             ends[..index].copy_from_slice(before);
             ends[index] = encoded(start + length);
-            for (end, old) in ends[index + 1..].iter_mut().zip(after) {
-                *end = encoded(decoded(*old) + length);
-            }
+            move_ends(&mut ends[index + 1..], after, number(length));
             let (before, after) = self.text().split_at(start);
             text[..start].copy_from_slice(before);
             text[start..start + length].copy_from_slice(name.as_bytes());
@@ -124,9 +122,7 @@ impl Names {
         let length = stop - start;
         Names::new(self.len() - 1, self.size() - length, |ends, text| {
             ends[..index].copy_from_slice(&self.ends()[..index]);
-            for (end, old) in ends[index..].iter_mut().zip(&self.ends()[index + 1..]) {
-                *end = encoded(decoded(*old) - length);
-            }
+            move_ends(&mut ends[index..], &self.ends()[index + 1..], number(length).wrapping_neg());
             text[..start].copy_from_slice(&self.text()[..start]);
             text[start..].copy_from_slice(&self.text()[stop..]);
         })
@@ -136,9 +132,7 @@ impl Names {
     pub fn part(&self, from: usize, to: usize) -> Names {
         let (start, stop) = (self.start(from), self.start(to));
         Names::new(to - from, stop - start, |ends, text| {
-            for (end, old) in ends.iter_mut().zip(&self.ends()[from..to]) {
-                *end = encoded(decoded(*old) - start);
-            }
+            move_ends(ends, &self.ends()[from..to], number(start).wrapping_neg());
             text.copy_from_slice(&self.text()[start..stop]);
         })
     }
@@ -181,11 +175,23 @@ fn text_of(bytes: &[u8]) -> &str {
 type End = [u8; END_BYTES];
 
 fn encoded(end: usize) -> End {
-    u32::try_from(end).expect("frames bound names").to_ne_bytes()
+    number(end).to_ne_bytes()
 }
 
 fn decoded(end: End) -> usize {
     u32::from_ne_bytes(end) as usize
+}
+
+fn number(end: usize) -> u32 {
+    u32::try_from(end).expect("frames bound names")
+}
+
+/// Ends that lie `by` bytes further on, or back by its complement. No end is beyond the size of the
+/// run, so none has to be looked at for itself: several are moved by one instruction.
+fn move_ends(ends: &mut [End], old: &[End], by: u32) {
+    for (end, old) in ends.iter_mut().zip(old) {
+        *end = u32::from_ne_bytes(*old).wrapping_add(by).to_ne_bytes();
+    }
 }
 
 #[cfg(test)]
