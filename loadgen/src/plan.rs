@@ -66,7 +66,7 @@ impl Workload {
 /// How a watcher learns of the next change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum WatchMode {
-    /// getData with a watch, armed again after each event; a write waits until all are armed.
+    /// getData with a watch, armed again when all have heard of a write; the next one waits for it.
     OneShot,
     /// addWatch on each node: an event for each change.
     Persistent,

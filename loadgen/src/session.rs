@@ -81,6 +81,8 @@ pub enum Want {
     Open,
     /// No socket until it is asked for again.
     Park,
+    /// To be asked by [`Role::resume`](crate::role::Role::resume) for what it has put off.
+    Resume,
 }
 
 pub struct Session {

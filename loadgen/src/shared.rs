@@ -131,6 +131,12 @@ impl FanOutTable {
         Some(given_up)
     }
 
+    /// Whether nothing more is expected of a write.
+    pub fn is_over(&self, key: u64, version: u64) -> bool {
+        let slot = self.slot(key, version);
+        slot.version.load(Ordering::Acquire) != version || slot.left.load(Ordering::Acquire) == 0
+    }
+
     /// Whether a slot is free, or is by now: 1 when a write had to be given up for that.
     fn release(&self, slot: &Slot, now: Nanos) -> Option<u64> {
         if slot.left.load(Ordering::Acquire) == 0 {
@@ -226,6 +232,22 @@ mod tests {
         // One event too many completes nothing again, and another write's is not this one's.
         assert_eq!(table.event(0, 1, 180), Some((100, None)));
         assert_eq!(table.event(0, 2, 190), None);
+    }
+
+    #[test]
+    fn a_write_is_over_when_everybody_knows_of_it_or_nobody_will() {
+        let table = table("-c 1 --watchers 2");
+        assert!(table.is_over(0, 1));
+        table.begin(0, 1, 100);
+        table.event(0, 1, 150);
+        table.replied(0, 1, 160);
+        assert!(!table.is_over(0, 1) && table.is_over(0, 2));
+        table.event(0, 1, 170);
+        assert!(table.is_over(0, 1));
+        table.begin(0, 2, 200);
+        assert!(!table.is_over(0, 2));
+        table.abandon(0, 2);
+        assert!(table.is_over(0, 2));
     }
 
     #[test]

@@ -186,6 +186,17 @@ impl Driver<'_> {
                 session.disconnect(State::Parked);
                 session.forget();
             }
+            Want::Resume => self.put_off.push_back(lane),
+        }
+    }
+
+    /// Has the lanes do what they have put off, in that order, as far as it may be done by now.
+    pub(super) fn resume(&mut self, now: Nanos) {
+        while let Some(&lane) = self.put_off.front()
+            && self.with_role(lane, now, |role, io| role.resume(io))
+        {
+            self.put_off.pop_front();
+            self.flush(lane, now);
         }
     }
 

@@ -110,6 +110,8 @@ pub struct Driver<'a> {
     free: VecDeque<usize>,
     /// Lanes that wait for what other lanes do.
     starved: Vec<usize>,
+    /// Lanes that have put something off.
+    put_off: VecDeque<usize>,
     /// Lanes that have something to write.
     touched: Vec<usize>,
     unopened: VecDeque<usize>,
@@ -159,6 +161,7 @@ impl<'a> Driver<'a> {
             stagger,
             free: VecDeque::new(),
             starved: Vec::new(),
+            put_off: VecDeque::new(),
             touched: Vec::new(),
             unopened: opens,
             connecting: 0,
@@ -360,7 +363,8 @@ impl<'a> Driver<'a> {
     /// How long nothing happens by itself.
     fn next_wait(&self) -> Nanos {
         let now = self.shared.clock.now();
-        let mut next = now + if self.starved.is_empty() { WAIT_MAX } else { WAIT_STARVED };
+        let is_starved = !self.starved.is_empty() || !self.put_off.is_empty();
+        let mut next = now + if is_starved { WAIT_STARVED } else { WAIT_MAX };
         next = next.min(self.next_beat);
         if let Some(Reverse((at, _))) = self.retries.peek() {
             next = next.min(*at);
@@ -417,6 +421,7 @@ impl<'a> Driver<'a> {
         if !self.feeds() {
             return;
         }
+        self.resume(now);
         for lane in std::mem::take(&mut self.starved) {
             self.lanes[lane].listed = false;
             self.top_up(lane, now);

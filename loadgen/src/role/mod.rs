@@ -105,6 +105,12 @@ pub trait Role: Send {
 
     fn event(&mut self, _io: &mut Io<'_>, _path: &[u8]) {}
 
+    /// Does what was put off by [`Want::Resume`](crate::session::Want::Resume); false while that
+    /// has to wait for other connections, and it is asked again.
+    fn resume(&mut self, _io: &mut Io<'_>) -> bool {
+        true
+    }
+
     /// The reply to this will not come.
     fn lost(&mut self, _io: &mut Io<'_>, _pending: &Pending) {}
 

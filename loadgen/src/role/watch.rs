@@ -7,7 +7,7 @@
 use crate::clock::Nanos;
 use crate::plan::{self, Directory, Plan, WatchMode};
 use crate::role::{Io, Role, Room, failed};
-use crate::session::{Pending, State, Step};
+use crate::session::{Pending, State, Step, Want};
 use crate::shared::Complete;
 use crate::tally::Kind;
 use crate::wire::{self, Message};
@@ -125,11 +125,15 @@ pub struct Watcher {
     /// By key, the version that the next event tells of.
     versions: Vec<u64>,
     unknown: usize,
+    /// Keys to be watched once more when the write of this version is over. A one-shot watch is not
+    /// armed before: other watchers' events would wait for the generator.
+    to_arm: Vec<(u64, u64)>,
 }
 
 impl Watcher {
     pub fn new(plan: &Plan) -> Watcher {
-        Watcher { versions: vec![UNKNOWN; plan.keys as usize], unknown: plan.keys as usize }
+        let (versions, unknown) = (vec![UNKNOWN; plan.keys as usize], plan.keys as usize);
+        Watcher { versions, unknown, to_arm: Vec::new() }
     }
 }
 
@@ -184,9 +188,8 @@ impl Role for Watcher {
             self.versions[key as usize] = UNKNOWN;
             self.unknown += 1;
             io.shared.fan_out.fall(key);
-            if io.loading {
-                arm_once(io, key);
-            }
+            self.to_arm.push((key, version));
+            io.session.want = Want::Resume;
         } else {
             self.versions[key as usize] = version + 1;
         }
@@ -196,8 +199,22 @@ impl Role for Watcher {
         }
     }
 
+    fn resume(&mut self, io: &mut Io<'_>) -> bool {
+        let fan_out = &io.shared.fan_out;
+        while let Some((key, _)) =
+            self.to_arm.pop_if(|&mut (key, version)| fan_out.is_over(key, version))
+        {
+            if io.loading {
+                arm_once(io, key);
+            }
+        }
+        self.to_arm.is_empty()
+    }
+
     fn disconnected(&mut self, io: &mut Io<'_>) {
         io.shared.fan_out.disturb();
+        // All are watched again when the session stands again.
+        self.to_arm.clear();
         for (key, version) in self.versions.iter_mut().enumerate() {
             if *version != UNKNOWN {
                 *version = UNKNOWN;
