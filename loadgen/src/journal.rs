@@ -11,7 +11,6 @@
 //! unknown at worst, never forgotten, and never one that nobody has asked for.
 
 mod file;
-pub mod frame;
 pub mod judge;
 pub mod model;
 pub mod record;
@@ -28,10 +27,11 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::cli::resolve;
+use crate::wire;
 use file::Journal;
 use record::{Header, Id, Kind, Operation, Outcome, Record, SessionEvent};
-use session::{CREATE2, Connected, Fields, Session};
-use worker::{Job, NODE_EXISTS, Seen, Worker};
+use session::{Connected, Fields, Session};
+use worker::{Job, Seen, Worker};
 
 /// How long the first connection may take, before anything is journalled.
 const START: Duration = Duration::from_secs(30);
@@ -170,7 +170,7 @@ fn prepare(
     let ends = flags.root.match_indices('/').map(|(at, _)| at).skip(1).chain([flags.root.len()]);
     for end in ends {
         match create(&mut session, &flags.root[..end], b"")? {
-            (0 | NODE_EXISTS, _) => {}
+            (0 | wire::ERROR_NODE_EXISTS, _) => {}
             (code, _) => return Err(io::Error::other(format!("preparing failed: error {code}"))),
         }
     }
@@ -197,8 +197,8 @@ fn prepare(
 
 /// The error code of a create, and its zxid.
 fn create(session: &mut Session, path: &str, value: &[u8]) -> io::Result<(i32, i64)> {
-    let reply =
-        session.call(CREATE2, |frame| frame.bytes(path.as_bytes()).bytes(value).open_acl().int(0));
+    let reply = session
+        .call(wire::CREATE2, |frame| frame.bytes(path.as_bytes()).bytes(value).open_acl().int(0));
     let reply = reply.map_err(|_| io::Error::other("the server hung up while preparing"))?;
     if reply.error != 0 {
         return Ok((reply.error, reply.zxid));

@@ -12,9 +12,9 @@ use serde::Serialize;
 use crate::cli::resolve;
 use crate::journal::judge::{Fault, Finding, Found, Strictness, Tree, judge};
 use crate::journal::model::Model;
-use crate::journal::session::{Connected, Fields, GET_CHILDREN, GET_DATA, SYNC, Session};
-use crate::journal::worker::NO_NODE;
+use crate::journal::session::{Connected, Fields, Session};
 use crate::plan::Target;
+use crate::wire;
 
 /// Sessions that read a server's nodes side by side.
 const READERS: usize = 8;
@@ -178,7 +178,7 @@ impl Reader {
             if session.connect(deadline) != Connected::Opened {
                 continue;
             }
-            match session.call(SYNC, |frame| frame.bytes(b"/")) {
+            match session.call(wire::SYNC, |frame| frame.bytes(b"/")) {
                 Ok(reply) if reply.error == 0 => return Ok(session),
                 _ => session = Session::new(&[self.server], 0, 30_000),
             }
@@ -257,7 +257,7 @@ fn read_all(session: &mut Session, paths: &[String]) -> Result<Tree, String> {
 }
 
 fn read(session: &mut Session, path: &str) -> Result<Option<Found>, String> {
-    let reply = session.call(GET_DATA, |frame| frame.bytes(path.as_bytes()).bool(false));
+    let reply = session.call(wire::GET_DATA, |frame| frame.bytes(path.as_bytes()).bool(false));
     let reply = reply.map_err(|_| "the server hung up while it was read".to_owned())?;
     match reply.error {
         0 => {
@@ -266,14 +266,14 @@ fn read(session: &mut Session, path: &str) -> Result<Option<Found>, String> {
             let stat = fields.stat().map_err(|error| error.to_string())?;
             Ok(Some(Found { value, stat }))
         }
-        NO_NODE => Ok(None),
+        wire::ERROR_NO_NODE => Ok(None),
         code => Err(format!("{path} could not be read: error {code}")),
     }
 }
 
 /// Names in the directory; none when it is not there.
 fn children(session: &mut Session, path: &str) -> Result<Vec<String>, String> {
-    let reply = session.call(GET_CHILDREN, |frame| frame.bytes(path.as_bytes()).bool(false));
+    let reply = session.call(wire::GET_CHILDREN, |frame| frame.bytes(path.as_bytes()).bool(false));
     let reply = reply.map_err(|_| "the server hung up while it was read".to_owned())?;
     match reply.error {
         0 => {
@@ -282,7 +282,7 @@ fn children(session: &mut Session, path: &str) -> Result<Vec<String>, String> {
             let names = (0..count).map(|_| fields.text()).collect::<Result<_, _>>();
             names.map_err(|error| error.to_string())
         }
-        NO_NODE => Ok(Vec::new()),
+        wire::ERROR_NO_NODE => Ok(Vec::new()),
         code => Err(format!("{path} could not be listed: error {code}")),
     }
 }

@@ -19,7 +19,9 @@ pub const SET_DATA: i32 = 5;
 pub const GET_CHILDREN: i32 = 8;
 pub const SYNC: i32 = 9;
 pub const PING: i32 = 11;
+pub const CHECK: i32 = 13;
 pub const MULTI: i32 = 14;
+pub const CREATE2: i32 = 15;
 pub const ADD_WATCH: i32 = 106;
 pub const CLOSE_SESSION: i32 = -11;
 

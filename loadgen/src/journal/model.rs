@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::record::{Header, Id, Kind, Operation, Outcome, Record, SessionEvent};
-use super::worker::{NO_NODE, NODE_EXISTS};
+use crate::wire::{ERROR_NO_NODE, ERROR_NODE_EXISTS};
 
 /// One state in which a node may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,8 +197,8 @@ impl Model {
             return;
         }
         let (keep, what): (fn(&State) -> bool, _) = match code {
-            NO_NODE => (|state| *state == State::Absent, "there is no such node"),
-            NODE_EXISTS => (|state| *state != State::Absent, "the node exists"),
+            ERROR_NO_NODE => (|state| *state == State::Absent, "there is no such node"),
+            ERROR_NODE_EXISTS => (|state| *state != State::Absent, "the node exists"),
             _ => return,
         };
         let states = self.states(&operation.path);

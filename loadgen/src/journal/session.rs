@@ -8,18 +8,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use super::frame::Frame;
-
-pub const CREATE: i32 = 1;
-pub const CREATE2: i32 = 15;
-pub const GET_DATA: i32 = 4;
-pub const SET_DATA: i32 = 5;
-pub const SYNC: i32 = 9;
-pub const CHECK: i32 = 13;
-pub const DELETE: i32 = 2;
-pub const MULTI: i32 = 14;
-pub const GET_CHILDREN: i32 = 8;
-const CLOSE_SESSION: i32 = -11;
+use crate::wire::{self, Frame};
 
 /// A reply longer than this is taken for garbage. A directory of 100,000 names fits.
 const REPLY_BYTES_MAX: usize = 64 << 20;
@@ -162,7 +151,8 @@ impl Session {
 
     /// Ends the session; `true` when the server has said that it did.
     pub fn close(&mut self) -> bool {
-        let closed = self.call(CLOSE_SESSION, |frame| frame).is_ok_and(|reply| reply.error == 0);
+        let closed =
+            self.call(wire::CLOSE_SESSION, |frame| frame).is_ok_and(|reply| reply.error == 0);
         self.link = None;
         if closed {
             self.id = 0;

@@ -10,15 +10,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::file::Journal;
-use super::frame::Frame;
 use super::record::{Header, Id, Kind, Operation, Outcome, Record, SessionEvent};
-use super::session::{
-    CHECK, CREATE, CREATE2, Connected, DELETE, Fields, Lost, MULTI, SET_DATA, Session,
-};
+use super::session::{Connected, Fields, Lost, Session};
 use crate::keys::Random;
+use crate::wire::{
+    CHECK, CREATE, CREATE2, DELETE, ERROR_NO_NODE, ERROR_NODE_EXISTS, Frame, MULTI, SET_DATA,
+};
 
-pub const NO_NODE: i32 = -101;
-pub const NODE_EXISTS: i32 = -110;
 const BAD_VERSION: i32 = -103;
 const SESSION_EXPIRED: i32 = -112;
 const SESSION_MOVED: i32 = -118;
@@ -28,11 +26,11 @@ const SESSION_MOVED: i32 = -118;
 const REFUSALS: [i32; 15] = [
     -6,
     -8,
-    NO_NODE,
+    ERROR_NO_NODE,
     -102,
     BAD_VERSION,
     -108,
-    NODE_EXISTS,
+    ERROR_NODE_EXISTS,
     -111,
     SESSION_EXPIRED,
     -114,
@@ -342,8 +340,8 @@ fn believe(
         (Outcome::Ok { .. }, Some(version)) => {
             version.parse().map_or(Belief::Unknown, Belief::Present)
         }
-        (Outcome::Failed { code: NO_NODE, index }, _) if *index == at => Belief::Absent,
-        (Outcome::Failed { code: NODE_EXISTS, index }, _) if *index == at => match before {
+        (Outcome::Failed { code: ERROR_NO_NODE, index }, _) if *index == at => Belief::Absent,
+        (Outcome::Failed { code: ERROR_NODE_EXISTS, index }, _) if *index == at => match before {
             Belief::Present(version) => Belief::Present(version),
             _ => Belief::Unknown,
         },
