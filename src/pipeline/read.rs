@@ -10,8 +10,10 @@ use crate::tree::view::{Node, View};
 use crate::tree::watch::{CatchUp, CatchUpList, WatchKind, Watcher, Watches, catch_up};
 use crate::wire::acl::{EncodedAcl, Id, Perms};
 use crate::wire::error::ErrorCode;
+use crate::wire::opcode::OpCode;
 use crate::wire::request::{ReadOp, Request, SetWatches};
-use crate::wire::response::{self, EventKind, OpResult};
+use crate::wire::response::{self, EventKind, OpResult, ReplyHeader};
+use crate::zxid::Zxid;
 
 type Result<T> = std::result::Result<T, ErrorCode>;
 
@@ -28,6 +30,35 @@ pub struct Reads<'a> {
 }
 
 impl Reads<'_> {
+    /// Appends the whole reply to a read, with the events that a setWatches makes up for before it.
+    /// `version` is what the read sees.
+    pub fn put_reply(
+        &mut self,
+        (xid, version): (i32, Zxid),
+        op: OpCode,
+        body: &[u8],
+        out: &mut Vec<u8>,
+    ) {
+        let decoded = Request::decode(op, body);
+        if let Ok(Request::SetWatches(set)) = &decoded {
+            self.set_watches(set, out);
+            response::put_header_only(out, &ReplyHeader { xid, zxid: version, error: 0 });
+            return;
+        }
+        let frame = response::begin_frame(out);
+        ReplyHeader { xid, zxid: version, error: 0 }.encode(out);
+        let body_at = out.len();
+        let outcome = match &decoded {
+            Ok(request) => self.answer(request, out),
+            Err(_) => Err(ErrorCode::MarshallingError),
+        };
+        if let Err(error) = outcome {
+            out.truncate(body_at - ReplyHeader::SIZE);
+            ReplyHeader { xid, zxid: version, error: error.raw() }.encode(out);
+        }
+        response::finish_frame(out, frame);
+    }
+
     /// Appends the body of the answer to `request`.
     ///
     /// # Errors

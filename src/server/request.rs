@@ -252,7 +252,7 @@ impl ClientCore {
                 auth: &self.auth,
                 skip_acl: self.limits.skip_acl,
             };
-            put_answer(&mut reads, xid, version, op, body, &mut out);
+            reads.put_reply((xid, version), op, body, &mut out);
         }
         connection.out = out;
         let latency_ms = count_reply(connection, op, xid, version, received, self.now);
@@ -435,35 +435,6 @@ impl ClientCore {
             }
         }
     }
-}
-
-/// Appends the whole reply to a read, with the events that a setWatches makes up for before it.
-fn put_answer(
-    reads: &mut Reads<'_>,
-    xid: i32,
-    version: Zxid,
-    op: OpCode,
-    body: &[u8],
-    out: &mut Vec<u8>,
-) {
-    let decoded = Request::decode(op, body);
-    if let Ok(Request::SetWatches(set)) = &decoded {
-        reads.set_watches(set, out);
-        response::put_header_only(out, &ReplyHeader { xid, zxid: version, error: 0 });
-        return;
-    }
-    let frame = response::begin_frame(out);
-    ReplyHeader { xid, zxid: version, error: 0 }.encode(out);
-    let body_at = out.len();
-    let outcome = match &decoded {
-        Ok(request) => reads.answer(request, out),
-        Err(_) => Err(ErrorCode::MarshallingError),
-    };
-    if let Err(error) = outcome {
-        out.truncate(body_at - ReplyHeader::SIZE);
-        ReplyHeader { xid, zxid: version, error: error.raw() }.encode(out);
-    }
-    response::finish_frame(out, frame);
 }
 
 /// Counts a reply on its connection; the latency in milliseconds.

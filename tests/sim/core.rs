@@ -12,7 +12,6 @@ use ringkeeper::tree::Tree;
 use ringkeeper::tree::effects::Event;
 use ringkeeper::tree::watch::{Watcher, Watches};
 use ringkeeper::wire::acl::Id;
-use ringkeeper::wire::error::ErrorCode;
 use ringkeeper::wire::opcode::OpCode;
 use ringkeeper::wire::request::{self, ConnectRequest, Request, XID_PING};
 use ringkeeper::wire::response::{self, ReplyHeader};
@@ -212,7 +211,7 @@ impl Core {
                 auth: &self.auth,
                 skip_acl: false,
             };
-            put_answer(&mut reads, (xid, version), op, body, &mut out, self.mistakes);
+            put_reply(&mut reads, (xid, version), op, body, &mut out, self.mistakes);
         }
         self.answered.push(connection.session);
         self.out.push(Out::Send { conn: connection.conn, frame: out });
@@ -323,7 +322,7 @@ pub fn split(published: Published) -> Vec<FromPipeline> {
     outboxes.into_iter().map(one).collect()
 }
 
-fn put_answer(
+fn put_reply(
     reads: &mut Reads<'_>,
     (xid, version): (i32, Zxid),
     op: OpCode,
@@ -331,26 +330,13 @@ fn put_answer(
     out: &mut Vec<u8>,
     mistakes: Mistakes,
 ) {
-    let decoded = Request::decode(op, body);
-    if let Ok(Request::SetWatches(set)) = &decoded {
-        let mut set = set.clone();
-        if mistakes.forgets_missed {
-            set.relative_zxid = Zxid::MAX;
-        }
+    if mistakes.forgets_missed
+        && let Ok(Request::SetWatches(mut set)) = Request::decode(op, body)
+    {
+        set.relative_zxid = Zxid::MAX;
         reads.set_watches(&set, out);
         response::put_header_only(out, &ReplyHeader { xid, zxid: version, error: 0 });
         return;
     }
-    let frame = response::begin_frame(out);
-    ReplyHeader { xid, zxid: version, error: 0 }.encode(out);
-    let body_at = out.len();
-    let outcome = match &decoded {
-        Ok(request) => reads.answer(request, out),
-        Err(_) => Err(ErrorCode::MarshallingError),
-    };
-    if let Err(error) = outcome {
-        out.truncate(body_at - ReplyHeader::SIZE);
-        ReplyHeader { xid, zxid: version, error: error.raw() }.encode(out);
-    }
-    response::finish_frame(out, frame);
+    reads.put_reply((xid, version), op, body, out);
 }
