@@ -42,15 +42,7 @@ impl Recent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::children::Children;
-    use crate::tree::record::{Meta, Parts};
-    use crate::tree::spares::Spares;
-
-    fn record(path: &str, version: i32) -> RecordRef {
-        let meta = Meta { version, ..Meta::default() };
-        let parts = Parts { path, data: None, meta, children: Children::EMPTY, older: None };
-        RecordRef::new(parts, &mut Spares::default())
-    }
+    use crate::tree::record::tests::record;
 
     #[test]
     fn the_last_two_paths_are_known_by_their_newest_records() {

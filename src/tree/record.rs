@@ -371,21 +371,26 @@ impl Ord for RecordRef {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn record(older: Option<RecordRef>) -> RecordRef {
-        let (meta, children) = (Meta::default(), Children::EMPTY);
-        let parts = Parts { path: "/a", data: None, meta, children, older };
+    /// A version of a znode without anything.
+    pub fn record(path: &str, version: i32) -> RecordRef {
+        after(None, path, version)
+    }
+
+    fn after(older: Option<RecordRef>, path: &str, version: i32) -> RecordRef {
+        let meta = Meta { version, ..Meta::default() };
+        let parts = Parts { path, data: None, meta, children: Children::EMPTY, older };
         RecordRef::new(parts, &mut Spares::default())
     }
 
     #[test]
     fn a_long_chain_is_freed_without_recursion() {
-        let mut newest = record(None);
+        let mut newest = record("/a", 0);
         let oldest = newest.clone();
         for _ in 0..200_000 {
-            newest = record(Some(newest));
+            newest = after(Some(newest), "/a", 0);
         }
         drop(newest);
         assert_eq!(ThinArc::strong_count(&oldest.0), 1);

@@ -178,15 +178,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::children::Children;
-    use crate::tree::record::{Meta, Parts};
-    use crate::tree::spares::Spares;
-
-    fn record(path: &str, version: i32) -> RecordRef {
-        let meta = Meta { version, ..Meta::default() };
-        let parts = Parts { path, data: None, meta, children: Children::EMPTY, older: None };
-        RecordRef::new(parts, &mut Spares::default())
-    }
+    use crate::tree::record::tests::record;
 
     #[test]
     fn an_insert_puts_the_new_record_in_the_place_of_the_equal_one() {

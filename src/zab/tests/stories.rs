@@ -16,6 +16,23 @@ fn three(count: usize) -> Cluster {
     cluster
 }
 
+/// All have been started anew but server 1; the others have gone on by so many transactions, of
+/// which their leader holds two in memory.
+fn two_of_three(count: usize) -> (Cluster, i64) {
+    let mut cluster = three(3);
+    cluster.commit_log_count = 2;
+    for id in 1..=3 {
+        cluster.kill(id);
+    }
+    cluster.start(2);
+    cluster.start(3);
+    cluster.settle();
+    let leader = cluster.leader().expect("two are a quorum");
+    cluster.propose(leader, count);
+    cluster.settle();
+    (cluster, leader)
+}
+
 /// Everything up to the newest is on every server.
 fn check_in_step(cluster: &mut Cluster, last: Zxid) {
     cluster.settle();
@@ -59,17 +76,7 @@ fn a_learner_that_missed_little_is_brought_up_from_memory() {
 
 #[test]
 fn a_learner_that_missed_more_is_brought_up_from_the_log_under_load() {
-    let mut cluster = three(3);
-    cluster.commit_log_count = 2;
-    for id in 1..=3 {
-        cluster.kill(id);
-    }
-    cluster.start(2);
-    cluster.start(3);
-    cluster.settle();
-    let leader = cluster.leader().expect("two are a quorum");
-    cluster.propose(leader, 100);
-    cluster.settle();
+    let (mut cluster, leader) = two_of_three(100);
     cluster.start(1);
     cluster.run_until(50, |cluster| cluster.node(1).synced_by.is_some());
     for _ in 0..30 {
@@ -82,17 +89,7 @@ fn a_learner_that_missed_more_is_brought_up_from_the_log_under_load() {
 
 #[test]
 fn a_learner_behind_the_logs_beginning_gets_a_snapshot() {
-    let mut cluster = three(3);
-    cluster.commit_log_count = 2;
-    for id in 1..=3 {
-        cluster.kill(id);
-    }
-    cluster.start(2);
-    cluster.start(3);
-    cluster.settle();
-    let leader = cluster.leader().expect("two are a quorum");
-    cluster.propose(leader, 20);
-    cluster.settle();
+    let (mut cluster, leader) = two_of_three(20);
     let log = &mut cluster.node_mut(leader).disk.log;
     *log = Log { base: z(2, 10), txns: log.txns.split_off(13) };
     assert_eq!(log.txns[0].0, z(2, 11));
