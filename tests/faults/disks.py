@@ -117,8 +117,23 @@ class FaultyDisk:
         run("losetup", "-d", self.loop)
         lost = self.tell("on", seed=seed, keeps=keeps)
         self.attach()
-        self.mount()
+        try:
+            self.mount()
+        except OSError as error:
+            self.repair(error)
+            self.mount()
         return lost
+
+    def repair(self, error):
+        """What a host does at its start with a file system that cannot be mounted, such as an ext4 whose superblock,
+        two sectors, has an old one and a new one."""
+        if self.kind != "ext4":
+            raise error
+        done = subprocess.run(["e2fsck", "-fy", self.loop], capture_output=True, text=True)
+        # 1: errors were found, and corrected.
+        if done.returncode > 1:
+            raise OSError(f"{error}; e2fsck: {done.stdout} {done.stderr}")
+        print(f"   {self.loop} had to be repaired: {error}", flush=True)
 
     def ranges_of(self, path):
         """[start, end) of each piece of a file on the device."""
