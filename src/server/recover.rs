@@ -75,10 +75,19 @@ pub struct Recovered {
     pub sessions: SessionsAtRest,
     /// The newest snapshot's.
     pub snapshot: Zxid,
+    /// What was replayed behind it.
+    pub behind: Behind,
     pub log: RecoveredLog,
     pub startup: StartupReport,
     /// Lines that say what was found and how long it took.
     pub told: Vec<String>,
+}
+
+/// What the log holds behind the newest snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Behind {
+    pub txns: u64,
+    pub bytes: u64,
 }
 
 /// Where the files are, and what the operator vouches for.
@@ -154,17 +163,18 @@ pub fn recover(places: &Places<'_>, options: Options) -> Result<Recovered, Recov
     let check_digest = places.check_digest;
     let kept = Kept::nothing();
     let how = Replaying { after: snapshot, is_fuzzy, check_digest, kept };
-    let count = replay(&log, how, &mut writer, &mut sessions)?.txns;
+    let behind = replay(&log, how, &mut writer, &mut sessions)?.behind;
     writer.set_replay(Replay::Exact);
     reach.settle(places.log)?;
     let took_ms = (clock::now() - replaying).as_millis();
-    told.push(format!("{count} transactions replayed up to zxid {}, in {took_ms} ms", log.last()));
+    let (count, last) = (behind.txns, log.last());
+    told.push(format!("{count} transactions replayed up to zxid {last}, in {took_ms} ms"));
     let startup = StartupReport {
         snapshot_load_ms: (replaying - opened).as_millis() as u64,
         txns_loaded: count,
         txns_load_ms: took_ms as u64,
     };
-    Ok(Recovered { writer, sessions, snapshot, log, startup, told })
+    Ok(Recovered { writer, sessions, snapshot, behind, log, startup, told })
 }
 
 pub(super) fn create_directories(places: &Places<'_>) -> Result<(), RecoverError> {
@@ -261,7 +271,7 @@ impl Kept {
 /// What a replay came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Replayed {
-    pub txns: u64,
+    pub behind: Behind,
     /// The newest transaction that cannot be undone any more.
     pub needless: Zxid,
     /// Whether the last digest in the log is that of the tree there.
@@ -299,7 +309,8 @@ pub(super) fn replay(
                 return Err(RecoverError::Digest { zxid, found, logged: expected });
             }
         }
-        replayed.txns += 1;
+        replayed.behind.txns += 1;
+        replayed.behind.bytes += bytes.len() as u64;
         if let Some(needless) = kept.push(zxid, bytes.len()) {
             // Nobody reads yet: no older version is needed by anyone.
             writer.reclaim(needless, &[]);

@@ -25,8 +25,8 @@ use crate::pipeline::at_rest::SessionsAtRest;
 use crate::server::epochs::EpochFiles;
 use crate::server::reach::Reach;
 use crate::server::recover::{
-    Kept, Places, RecoverError, Recovered, Replayed, Replaying, create_directories, has_java_files,
-    log_line, replay, snapshot_line,
+    Behind, Kept, Places, RecoverError, Recovered, Replayed, Replaying, create_directories,
+    has_java_files, log_line, replay, snapshot_line,
 };
 use crate::server::report::StartupReport;
 use crate::server::standing::{self, StandingFile};
@@ -111,8 +111,9 @@ pub fn recover(files: &Files<'_>, options: Options) -> Result<RecoveredMember, R
         current_epoch: held.current,
         standing: found.standing,
     };
-    let State { writer, sessions, snapshot, log, startup, readable_from, is_reset } = state;
-    let recovered = Recovered { writer, sessions, snapshot, log, startup, told: found.told };
+    let State { writer, sessions, snapshot, behind, log, startup, readable_from, is_reset } = state;
+    let told = found.told;
+    let recovered = Recovered { writer, sessions, snapshot, behind, log, startup, told };
     Ok(RecoveredMember { recovered, zab, readable_from, is_reset })
 }
 
@@ -140,6 +141,7 @@ struct State {
     writer: Writer,
     sessions: SessionsAtRest,
     snapshot: Zxid,
+    behind: Behind,
     log: RecoveredLog,
     startup: StartupReport,
     readable_from: Zxid,
@@ -334,7 +336,11 @@ impl Found<'_> {
             writer,
             sessions: at_rest,
             snapshot,
-            startup: StartupReport { txns_loaded: replayed.txns, ..StartupReport::default() },
+            behind: replayed.behind,
+            startup: StartupReport {
+                txns_loaded: replayed.behind.txns,
+                ..StartupReport::default()
+            },
             log,
             readable_from: replayed.needless.max(snapshot),
             is_reset,

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::pipeline::Pipeline;
 use crate::server::background::{SnapshotDone, SnapshotJob};
+use crate::server::recover::Behind;
 use crate::server::summary::Summary;
 use crate::snapshot::SnapshotError;
 use crate::snapshot::backup::Backup;
@@ -44,8 +45,16 @@ pub struct Snapshots {
 }
 
 impl Snapshots {
-    /// After a snapshot at `last`; `seed` spreads the snapshots of an ensemble's servers.
-    pub fn new(last: Zxid, txns_between: u64, bytes_between: u64, seed: u64) -> Snapshots {
+    /// After a snapshot at `last`, behind which the log has `behind` already: those count as well,
+    /// or a server that is started often enough would never take one. `seed` spreads the snapshots
+    /// of an ensemble's servers.
+    pub fn new(
+        last: Zxid,
+        behind: Behind,
+        txns_between: u64,
+        bytes_between: u64,
+        seed: u64,
+    ) -> Snapshots {
         let mut snapshots = Snapshots {
             txns_between,
             bytes_between,
@@ -61,6 +70,8 @@ impl Snapshots {
             failed: 0,
         };
         snapshots.plan(0, 0, FIRST_SPREAD);
+        let (txns, bytes) = snapshots.due;
+        snapshots.due = (txns.saturating_sub(behind.txns), bytes.saturating_sub(behind.bytes));
         snapshots
     }
 
@@ -196,7 +207,7 @@ mod tests {
         let writer = Writer::new(TREE, NOW);
         let sessions = Sessions::new(2000, 1, 5000);
         let mut pipeline = Pipeline::new(writer, sessions, settings(), 1, NOW);
-        let mut snapshots = Snapshots::new(Zxid::ZERO, 1, u64::MAX, 0);
+        let mut snapshots = Snapshots::new(Zxid::ZERO, Behind::default(), 1, u64::MAX, 0);
         begin_leading(&mut pipeline, 1);
         prepare(&mut pipeline, 1);
         assert!(snapshots.poll_job(&pipeline, Zxid::MAX, 0).is_none());
@@ -217,21 +228,34 @@ mod tests {
     #[test]
     fn the_first_snapshots_are_spread_further_than_the_others() {
         for seed in 0..500 {
-            let mut snapshots = Snapshots::new(Zxid::ZERO, 1000, u64::MAX, seed);
+            let mut snapshots = Snapshots::new(Zxid::ZERO, Behind::default(), 1000, u64::MAX, seed);
             assert!((501..=1000).contains(&snapshots.due.0), "{:?}", snapshots.due);
             assert!(snapshots.due.1 > u64::MAX / 2);
             snapshots.plan(5000, 70, SPREAD);
             assert!((5876..=6000).contains(&snapshots.due.0), "{:?}", snapshots.due);
             assert!(snapshots.due.1 > u64::MAX - u64::MAX / 8);
         }
-        let firsts = (0..500).map(|seed| Snapshots::new(Zxid::ZERO, 1000, 9, seed).due.0);
+        let firsts =
+            (0..500).map(|seed| Snapshots::new(Zxid::ZERO, Behind::default(), 1000, 9, seed).due.0);
         assert!(firsts.collect::<std::collections::BTreeSet<_>>().len() > 200, "they are spread");
+    }
+
+    #[test]
+    fn what_a_start_has_replayed_counts_towards_the_next_snapshot() {
+        for seed in 0..100 {
+            let due = |txns, bytes| {
+                Snapshots::new(Zxid::ZERO, Behind { txns, bytes }, 1000, 9000, seed).due
+            };
+            let (txns, bytes) = due(0, 0);
+            assert_eq!(due(400, 100), (txns - 400, bytes - 100));
+            assert_eq!((due(1000, 0).0, due(0, 9000).1), (0, 0));
+        }
     }
 
     /// A snapshot that was under way when a leader's state came is the older one of the two.
     #[test]
     fn a_snapshot_that_ends_late_is_not_the_last() {
-        let mut snapshots = Snapshots::new(Zxid::ZERO, 1, u64::MAX, 0);
+        let mut snapshots = Snapshots::new(Zxid::ZERO, Behind::default(), 1, u64::MAX, 0);
         snapshots.handle_replaced(Zxid::new(2, 9));
         let oldest = Zxid::new(1, 4);
         let done = SnapshotDone { zxid: Zxid::new(1, 5), took_ms: 1, result: Ok(oldest) };

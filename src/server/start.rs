@@ -332,6 +332,7 @@ fn assemble(
     let warn_after = Duration::from_millis(config.log.sync_warning_threshold_ms);
     let snapshots = Snapshots::new(
         recovered.snapshot,
+        recovered.behind,
         config.snapshot.txn_count,
         config.snapshot.log_bytes_max.unwrap_or(u64::MAX),
         random()?,
