@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rustix::process::Signal;
 
 use crate::client::{PERSISTENT, create, get, set};
-use crate::process::{Server, directory, poll};
+use crate::process::{Server, directory, files, poll};
 
 const CLIENTS: usize = 4;
 
@@ -111,6 +111,25 @@ fn tiny_sizes_still_serve() {
         server.start();
         assert_eq!(server.client().get("/n"), Some(vec![99; 500]), "{settings:?}");
     }
+}
+
+/// Each start sees too few transactions for a snapshot; together they are more than enough.
+#[test]
+fn who_is_started_often_takes_snapshots_all_the_same() {
+    let mut server = Server::serving(&["snapCount=1000"]);
+    server.client().done(&create("/n", b"", PERSISTENT));
+    for _ in 0..3 {
+        let mut client = server.client();
+        for round in 0..400_u32 {
+            client.done(&set("/n", &round.to_be_bytes()));
+        }
+        server.kill();
+        server.start();
+    }
+    poll("a snapshot behind the first, empty one", || {
+        let first = "snapshot.0000000000000000";
+        files(&server.version_dir(), "snapshot.").into_iter().find(|path| !path.ends_with(first))
+    });
 }
 
 /// A client that does not read what it asked for holds up no end for long.
