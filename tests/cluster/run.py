@@ -11,6 +11,7 @@ named and counted. A failure prints the seed, the violations and the ends of the
 import argparse
 import sys
 
+import apart
 import story_basic
 import story_crash
 import story_damage
@@ -70,8 +71,10 @@ def main():
     print(f"{len(names) - len(failed)} of {len(names)} stories passed, {len(skipped)} parts skipped")
     for text in skipped:
         print(f"skipped: {text}")
-    return f"FAILED: {', '.join(failed)}" if failed else 0
+    if failed:
+        print(f"FAILED: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    apart.leave(main())

@@ -13,6 +13,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "cluster"))
 
+import apart  # noqa: E402
 import story_disk  # noqa: E402
 import story_files  # noqa: E402
 import story_full  # noqa: E402
@@ -77,4 +78,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    apart.leave(main())
