@@ -39,6 +39,9 @@ HARMS = {
     "one flush fails": fail_one_flush,
     "a write is torn": tear_write,
 }
+# How often at most. A lasting failure, or one of the log's own blocks, ends the server at its first. A single failed
+# flush may be nobody's: ext4 does not look at the result of the one before it frees a part of its journal.
+TRIES = {"one flush fails": 3}
 
 
 async def errors_alone(story):
@@ -52,7 +55,7 @@ async def errors_alone(story):
                 async with load:
                     await asyncio.sleep(0.5)
                     moment = time.monotonic()
-                    code, times = await ended_by(node, harm)
+                    code, times = await ended_by(node, harm, TRIES.get(name, 1))
                     took = time.monotonic() - moment
                     last = max(at for at, _ in load.acks) - moment
                     insist(code == DISK, f"{kind}, {name}: ended with {code}: {node.log_tail(5)}")
@@ -100,7 +103,7 @@ async def one_error(story, ensemble, number, kind, name, place):
     async with load:
         await asyncio.sleep(0.6)
         moment = time.monotonic()
-        code, times = await ended_by(victim, HARMS[name])
+        code, times = await ended_by(victim, HARMS[name], TRIES.get(name, 1))
         if times > 1:
             story.say(f"{kind}, {name}, {place}: ended{again(times)}")
         insist(code == DISK, f"{kind}, {name}, {place}: ended with {code}")
