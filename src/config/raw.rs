@@ -5,7 +5,7 @@
 //! key = value            the first unescaped '=', ':' or blank ends the key
 //! key : value \          an odd number of backslashes at the end continues the line,
 //!     and more           without the blanks that start the next one
-//! k\u0065y               \uXXXX, \t \n \r \f; any other escaped character is itself
+//! k\u0065y               \u and four digits, \t \n \r \f; any other escaped character is itself
 //! ```
 //!
 //! Keys and values are trimmed after that, as Apache's `QuorumPeerConfig` does. Java reads the
@@ -158,7 +158,7 @@ fn split(line: &str) -> (&str, &str) {
 /// Resolves backslashes. The error is what was expected.
 fn unescape(text: &str) -> Result<String, &'static str> {
     let mut plain = String::with_capacity(text.len());
-    // A \uXXXX names a UTF-16 unit: a pair of them may make one character.
+    // A \u names a UTF-16 unit: a pair of them may make one character.
     let mut high: Option<u16> = None;
     let mut rest = text.chars();
     while let Some(character) = rest.next() {
